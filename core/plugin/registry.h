@@ -10,6 +10,7 @@
 #define MOE_CORE_PLUGIN_REGISTRY_H
 
 #include <moe/backend.h>
+#include <moe/moe.h>
 #include <moe/plugin.h>
 #include <moe/quantizer.h>
 
@@ -46,10 +47,13 @@ struct moe_plugin_entry {
 };
 
 /*
- * Consider every *.so of the directories of path ("a:b:c", earlier ones win
- * on equal names) in the order of their names, and of the extra files, which
- * were asked for by name: an extra file that does not load is the error of
- * this call; any other refusal is only an entry.  Cold.
+ * Consider the extra files, which were asked for by name, then every *.so of
+ * the directories of path ("a:b:c") in the order of their names.  Of two
+ * plugins of one kind and name that would load, the first wins and the other
+ * is "shadowed".  An extra file that does not load is the error of this call;
+ * any other refusal is only an entry and a line in the log.  A folder that is
+ * not there is no error; a link to a file that was considered already is
+ * passed over.  All functions of *services must be set; it is copied.  Cold.
  */
 moe_status moe_registry_open(const struct moe_services *services,
                              const char *path, const char *const *extra,
@@ -79,14 +83,19 @@ struct moe_format_ref {
 moe_status moe_registry_format(const struct moe_registry *r, const char *id,
                                struct moe_format_ref *out,
                                struct moe_error *err);
-/* Compares storage, type, strategy, num_bits, group_size, block and symmetric
- * (storage NULL: elem alone).  MOE_E_NOT_FOUND without a text: the caller
- * knows the file and names it. */
+/* Compares storage, type, strategy, num_bits, group_size, block and symmetric,
+ * and elem where both sides set it (storage NULL: elem alone).
+ * MOE_E_NOT_FOUND without a text: the caller knows the file and names it. */
 moe_status moe_registry_scheme(const struct moe_registry *r,
                                const struct moe_scheme *scheme,
                                struct moe_format_ref *out);
 /* The i-th format of all loaded quantizers; MOE_E_NOT_FOUND past the end. */
 moe_status moe_registry_format_at(const struct moe_registry *r, size_t i,
                                   struct moe_format_ref *out);
+
+/* print.c: every entry with its state and reason, and every format.  json: 0
+ * a table for people, 1 one object.  MOE_E_IO: fn asked to stop. */
+moe_status moe_registry_print(const struct moe_registry *r, int json,
+                              moe_write_fn fn, void *ctx);
 
 #endif /* MOE_CORE_PLUGIN_REGISTRY_H */
