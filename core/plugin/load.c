@@ -8,11 +8,7 @@
  * mapped past its end, and the process dies at the first touch.
  */
 
-#ifndef _GNU_SOURCE
-#    define _GNU_SOURCE /* dladdr1 */
-#endif
-
-#include "core/plugin/load.h"
+#include "plugin/load.h"
 
 #include <dlfcn.h>
 #include <elf.h>

@@ -10,9 +10,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "core/plugin/load.h"
-#include "core/plugin/registry.h"
-#include "core/support/str.h"
+#include "plugin/load.h"
+#include "plugin/registry.h"
+#include "support/str.h"
 
 static void
 add_json(struct moe_str *s, const char *key, const char *text)

@@ -11,11 +11,7 @@
  * that point into its text.
  */
 
-#ifndef _GNU_SOURCE
-#    define _GNU_SOURCE /* scandir, strndup */
-#endif
-
-#include "core/plugin/registry.h"
+#include "plugin/registry.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -25,7 +21,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "core/plugin/load.h"
+#include "plugin/load.h"
 
 struct item {
     struct moe_plugin_entry    entry;

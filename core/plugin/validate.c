@@ -11,7 +11,7 @@
  * know; one of our minor or older may not.
  */
 
-#include "core/plugin/load.h"
+#include "plugin/load.h"
 
 #include <string.h>
 
