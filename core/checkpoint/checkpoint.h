@@ -43,6 +43,8 @@ const char *moe_checkpoint_dir(const struct moe_checkpoint *c);
 /* config.json; generation_config.json or NULL.  Owned by the checkpoint. */
 struct json_object *moe_checkpoint_config(const struct moe_checkpoint *c);
 struct json_object *moe_checkpoint_generation(const struct moe_checkpoint *c);
+/* config.json's path as messages show it. */
+const char *moe_checkpoint_config_name(const struct moe_checkpoint *c);
 
 size_t moe_checkpoint_count(const struct moe_checkpoint *c);
 const struct moe_tensor_info *moe_checkpoint_at(const struct moe_checkpoint *c,
@@ -53,6 +55,8 @@ const struct moe_tensor_info *moe_checkpoint_find(
 
 size_t      moe_checkpoint_files(const struct moe_checkpoint *c);
 const char *moe_checkpoint_file(const struct moe_checkpoint *c, size_t i);
+/* Its path as messages show it: cut at the front, without control bytes. */
+const char *moe_checkpoint_file_name(const struct moe_checkpoint *c, size_t i);
 uint64_t    moe_checkpoint_file_bytes(const struct moe_checkpoint *c, size_t i);
 
 /* bytes of tensor t, starting at its byte from, into dst by pread(2): all of

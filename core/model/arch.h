@@ -111,7 +111,12 @@ moe_status moe_arch_name(const struct moe_arch *a, uint32_t tensor,
 void moe_arch_shape(const struct moe_arch *a, uint32_t tensor, uint32_t layer,
                     uint64_t *n, uint64_t *k);
 
-/* MOE_CLASS_* of one of our tensors. */
+/* Is there one of it a layer, one an expert? */
+int moe_arch_per_layer(uint32_t tensor);
+int moe_arch_per_expert(uint32_t tensor);
+
+/* MOE_CLASS_* of one of our tensors.  MOE_CLASS_NORM: a vector, all others
+ * are matrices. */
 uint32_t    moe_arch_class(uint32_t tensor);
 const char *moe_class_name(uint32_t cls); /* "experts", as in [quant] */
 
