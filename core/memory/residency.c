@@ -9,7 +9,6 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 #define MOE_NO_KEY UINT32_MAX
 
@@ -22,7 +21,6 @@ struct moe_slot {
 struct moe_residency {
     uint32_t         n_keys, n_slots;
     uint32_t         n_pinned;
-    uint32_t         young_on_hit;
     uint32_t        *slot_of; /* (n_keys) */
     uint32_t        *pins;    /* (n_slots) stack of pinned slots */
     struct moe_slot *slots;   /* (n_slots + 1); the last is the ring's head */
@@ -66,16 +64,12 @@ moe_residency_bytes(uint64_t keys, uint64_t slots)
 }
 
 moe_status
-moe_residency_open(uint32_t keys, uint32_t slots, const char *policy,
-                   struct moe_residency **out, struct moe_error *err)
+moe_residency_open(uint32_t keys, uint32_t slots, struct moe_residency **out,
+                   struct moe_error *err)
 {
     struct moe_residency *r;
     uint32_t              i;
 
-    if (strcmp(policy, "lru") != 0 && strcmp(policy, "fifo") != 0)
-        return moe_fail(err, MOE_E_INVAL, 0,
-                        "memory.eviction: '%s' is unknown; lru or fifo",
-                        policy);
     if (slots == 0 || slots == UINT32_MAX)
         return moe_fail(err, MOE_E_INVAL, 0,
                         "residency: %u slots asked for", slots);
@@ -91,7 +85,6 @@ moe_residency_open(uint32_t keys, uint32_t slots, const char *policy,
     }
     r->n_keys = keys;
     r->n_slots = slots;
-    r->young_on_hit = strcmp(policy, "lru") == 0;
     for (i = 0; i < keys; i++)
         r->slot_of[i] = MOE_NO_SLOT;
     r->slots[slots].next = r->slots[slots].prev = slots;
@@ -119,7 +112,7 @@ moe_residency_find(struct moe_residency *r, uint32_t key)
 {
     uint32_t s = r->slot_of[key];
 
-    if (s != MOE_NO_SLOT && r->young_on_hit && !r->slots[s].pinned) {
+    if (s != MOE_NO_SLOT && !r->slots[s].pinned) {
         moe_list_remove(r, s);
         moe_list_append(r, s);
     }

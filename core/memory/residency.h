@@ -17,10 +17,10 @@ struct moe_residency;
 
 #define MOE_NO_SLOT UINT32_MAX
 
-/* keys: experts that compete for the slots, numbered from 0.  policy: "lru"
- * (a hit makes it young) or "fifo" (it does not). */
+/* keys: experts that compete for the slots, numbered from 0.  The least
+ * recently used goes first. */
 moe_status moe_residency_open(uint32_t keys, uint32_t slots,
-                              const char *policy, struct moe_residency **out,
+                              struct moe_residency **out,
                               struct moe_error *err);
 void       moe_residency_close(struct moe_residency *r);
 

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * runner.h - one decoder on one device: its weights, its memory, a step.
+ *
+ * Knows the model's description, formats and the backend's table; knows no
+ * requests.  Life: open (index the weights, ask the backend for tiers), plan
+ * (what fits where), load (reserve, allocate, fill), step ... close.
+ *
+ * Threads: one at a time.
+ */
+#ifndef MOE_CORE_ENGINE_RUNNER_H
+#define MOE_CORE_ENGINE_RUNNER_H
+
+#include "checkpoint/checkpoint.h"
+#include "memory/ledger.h"
+#include "model/arch.h"
+#include "plugin/registry.h"
+#include "route/load.h"
+#include "support/str.h"
+
+struct moe_runner;
+
+struct moe_runner_setup {
+    const struct moe_backend_ops *ops;
+    void                         *self;
+    const char                   *backend; /* name, for messages */
+    uint32_t                      device;
+    struct moe_registry          *registry;
+    const struct moe_checkpoint  *checkpoint;
+    const struct moe_arch        *arch;
+    struct moe_ledger            *ledger;
+    uint32_t                      batch_rows; /* rows a step, at most */
+    uint32_t                      sequences;  /* at once, at most */
+    uint32_t                      context;    /* 0: the model's, or what fits */
+    uint32_t                      page_rows;
+    uint32_t                      kv_dtype;   /* MOE_F32.., 0: by the weights */
+    uint32_t                      min_tier;
+};
+
+/* What the plan came to. */
+struct moe_runner_plan {
+    uint32_t rows;      /* a step */
+    uint32_t out_rows;  /* whose logits are computed at once */
+    uint32_t context;   /* tokens a sequence */
+    uint32_t sequences; /* at once, at most */
+    uint32_t pages;     /* KV pages in all */
+    uint32_t page_rows;
+    uint32_t max_pages; /* of a sequence */
+    uint32_t kv_dtype;
+    uint64_t slots, experts; /* expert slots, experts in all */
+    uint64_t process;   /* of the program itself: code, heap, tokenizer */
+    uint64_t dense, expert, kv, act, staging; /* bytes */
+    uint64_t total;     /* host bytes if the device is the host, else device */
+    uint64_t budget;
+};
+
+/* Rows of one step. */
+struct moe_batch {
+    uint32_t        rows;
+    const uint32_t *tokens, *positions; /* (rows) */
+    const uint32_t *seqs;   /* (rows) index of the row's page table */
+    const uint32_t *slots;  /* (rows) cache row: page * page_rows + row */
+    uint32_t        n_seqs;
+    uint32_t        max_pages;
+    const uint32_t *pages;  /* (n_seqs, max_pages) */
+    uint32_t        n_out;
+    const uint32_t *out_rows; /* (n_out) rows whose logits are wanted */
+    /* logits: (vocab); called once for each, in order */
+    moe_status (*on_logits)(void *ctx, uint32_t i, const float *logits,
+                            struct moe_error *err);
+    void *ctx;
+    /* Nonzero: end the step at the next layer with MOE_E_CANCELED. */
+    int (*canceled)(void *ctx);
+};
+
+moe_status moe_runner_open(const struct moe_runner_setup *setup,
+                           struct moe_runner **out, struct moe_error *err);
+void       moe_runner_close(struct moe_runner *r);
+
+/*
+ * Decides rows, context, sequences and slots.  budget: ceiling of the host
+ * in bytes, process: what the process itself needs, peak: the most it has
+ * already had.  MOE_E_OVER_BUDGET names the smallest budget that works.
+ */
+moe_status moe_runner_make_plan(struct moe_runner *r, uint64_t budget,
+                                uint64_t process, uint64_t peak,
+                                struct moe_runner_plan *out,
+                                struct moe_error *err);
+/* Allocates and fills by the plan.  canceled as in struct moe_batch. */
+moe_status moe_runner_load(struct moe_runner *r, int (*canceled)(void *ctx),
+                           void *ctx, struct moe_error *err);
+moe_status moe_runner_step(struct moe_runner *r, const struct moe_batch *b,
+                           struct moe_error *err);
+
+const struct moe_load *moe_runner_expert_load(const struct moe_runner *r);
+uint64_t moe_runner_weight_bytes(const struct moe_runner *r);
+void     moe_runner_io(const struct moe_runner *r, uint64_t *hits,
+                       uint64_t *loads, uint64_t *bytes);
+/* The plan as a table or as the members of a JSON object. */
+void moe_runner_explain(const struct moe_runner *r,
+                        const struct moe_runner_plan *plan, int json,
+                        struct moe_str *out);
+
+#endif /* MOE_CORE_ENGINE_RUNNER_H */
