@@ -262,3 +262,27 @@ moe_plugins_print(const moe_options *o, int json, moe_write_fn fn, void *ctx,
     (void) moe_ledger_close(h.ledger);
     return st;
 }
+
+moe_status
+moe_engine_chat_prompt(moe_engine *e, size_t n_messages,
+                       const char *const *roles, const char *const *contents,
+                       uint32_t **ids, size_t *n, struct moe_error *err)
+{
+    const struct moe_text_piece *pieces;
+    size_t                       n_pieces;
+    moe_status                   st = moe_engine_need_tokenizer(e, err);
+
+    if (st == MOE_OK && e->chat == NULL)
+        st = moe_template_open(moe_checkpoint_dir(e->checkpoint),
+                               moe_option_text(e->options,
+                                               "text.template_helper"),
+                               &e->chat, err);
+    if (st == MOE_OK)
+        st = moe_template_render(e->chat, n_messages, roles, contents,
+                                 &pieces, &n_pieces, err);
+    /* The template writes the begin token itself. */
+    if (st == MOE_OK)
+        st = moe_tokenizer_encode_pieces(e->tokenizer, pieces, n_pieces,
+                                         MOE_TOK_PARSE_SPECIAL, ids, n, err);
+    return st;
+}

@@ -13,8 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "support/half.h"
-
 /* ------------------------------------------------------------- vectors -- */
 
 /* n floats of room at the end of the vectors; *off in bytes. */
@@ -39,52 +37,6 @@ moe_vec_room(struct moe_runner *r, uint64_t n, uint64_t *off,
     return MOE_OK;
 }
 
-/* The vector of a tensor as f32 to dst, (n). */
-static moe_status
-moe_vec_read(struct moe_runner *r, uint32_t tensor, uint32_t layer, uint64_t n,
-             float *dst, struct moe_error *err)
-{
-    const struct moe_tensor_info *t;
-    char                          name[256];
-    uint16_t                     *half;
-    moe_status                    st;
-    uint64_t                      i;
-
-    st = moe_arch_name(r->s.arch, tensor, layer, 0, name, sizeof(name));
-    if (st != MOE_OK)
-        return moe_fail(err, st, 0, "tensor %u has no name", tensor);
-    t = moe_checkpoint_find(r->s.checkpoint, name);
-    if (t == NULL)
-        return moe_fail(err, MOE_E_CORRUPT, 0, "%s: no tensor '%s'",
-                        moe_checkpoint_dir(r->s.checkpoint), name);
-    if (strcmp(t->dtype, "F32") == 0 && t->bytes == n * 4) {
-        st = moe_checkpoint_read(r->s.checkpoint, t, 0, t->bytes, dst, err);
-    } else if ((strcmp(t->dtype, "F16") == 0 || strcmp(t->dtype, "BF16") == 0)
-               && t->bytes == n * 2) {
-        half = malloc(t->bytes + 1);
-        if (half == NULL)
-            return moe_fail(err, MOE_E_NOMEM, ENOMEM, "%s: no memory", name);
-        st = moe_checkpoint_read(r->s.checkpoint, t, 0, t->bytes, half, err);
-        for (i = 0; i < n && st == MOE_OK; i++)
-            dst[i] = t->dtype[0] == 'B' ? moe_bf16_f32(half[i])
-                                        : moe_f16_f32(half[i]);
-        free(half);
-    } else {
-        return moe_fail(err, MOE_E_UNSUPPORTED, 0,
-                        "%s: tensor '%s': dtype %s where F32, F16 or BF16 "
-                        "with %llu elements is expected",
-                        moe_checkpoint_dir(r->s.checkpoint), name, t->dtype,
-                        (unsigned long long) n);
-    }
-    for (i = 0; i < n && st == MOE_OK; i++)
-        if ((moe_f32_bits(dst[i]) & 0x7f800000u) == 0x7f800000u)
-            return moe_fail(err, MOE_E_CORRUPT, 0,
-                            "%s: tensor '%s': element %llu is not a number",
-                            moe_checkpoint_dir(r->s.checkpoint), name,
-                            (unsigned long long) i);
-    return st;
-}
-
 /* A vector of the model if it has it, else *off = MOE_NO_VEC. */
 static moe_status
 moe_vec_add(struct moe_runner *r, uint32_t tensor, uint32_t layer,
@@ -101,8 +53,8 @@ moe_vec_add(struct moe_runner *r, uint32_t tensor, uint32_t layer,
         return MOE_OK;
     st = moe_vec_room(r, n * k, off, err);
     if (st == MOE_OK)
-        st = moe_vec_read(r, tensor, layer, n * k, r->vec_host + *off / 4,
-                          err);
+        st = moe_vector_read(r->s.checkpoint, r->s.arch, tensor, layer,
+                             r->vec_host + *off / 4, err);
     return st;
 }
 
@@ -130,8 +82,8 @@ moe_vec_qkv_bias(struct moe_runner *r, uint32_t layer, uint64_t *off,
     st = moe_vec_room(r, n[0] + n[1] + n[2], off, err);
     for (i = 0; i < 3 && st == MOE_OK; i++) {
         if (have[i] != 0)
-            st = moe_vec_read(r, bias[i], layer, n[i],
-                              r->vec_host + *off / 4 + at, err);
+            st = moe_vector_read(r->s.checkpoint, r->s.arch, bias[i], layer,
+                                 r->vec_host + *off / 4 + at, err);
         at += n[i];
     }
     return st;
@@ -144,17 +96,6 @@ moe_same_format(const struct moe_format_ref *a, const struct moe_format_ref *b)
 {
     return strcmp(a->format->id, b->format->id) == 0
            && a->format->revision == b->format->revision;
-}
-
-static uint64_t
-moe_weight_bytes(const struct moe_weight *w)
-{
-    uint64_t sum = 0;
-    uint32_t i;
-
-    for (i = 0; i < w->n_planes; i++)
-        sum += w->plane[i]->bytes;
-    return sum;
 }
 
 /* The operation a group is asked about, with sizes as upper bounds. */
@@ -339,7 +280,7 @@ moe_set_add(struct moe_runner *r, const uint32_t *tensors, uint32_t n,
             return st;
         shape.n[i] = set->part[i].n;
         shape.k[i] = set->part[i].k;
-        bytes += moe_weight_bytes(&set->part[i]);
+        bytes += set->part[i].bytes;
         if (i > 0
             && (!moe_same_format(&set->part[i].ref, &set->part[0].ref)
                 || set->part[i].scale_dtype != set->part[0].scale_dtype))
