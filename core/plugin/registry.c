@@ -248,7 +248,7 @@ item_end(struct item *it, const char *state, moe_status status,
     struct moe_error full = { .struct_size = sizeof(full) };
     const char      *dots, *path = short_path(it->path, &dots);
 
-    it->entry.state = state;
+    it->entry.state = status == MOE_OK ? "loaded" : state;
     it->entry.status = status;
     if (status == MOE_OK) {
         char text[400];
