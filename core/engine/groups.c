@@ -344,14 +344,16 @@ moe_layer_index(struct moe_runner *r, uint32_t l, struct moe_error *err)
     const struct moe_arch *a = r->s.arch;
     struct moe_run_layer  *y = &r->layers[l];
     uint64_t              *vecs[] = {&y->attn_norm, &y->ffn_norm, &y->q_norm,
-                                     &y->k_norm, &y->o_bias};
+                                     &y->k_norm, &y->o_bias, &y->gate_bias,
+                                     &y->up_bias, &y->down_bias};
     static const uint32_t  names[] = {MOE_T_ATTN_NORM, MOE_T_FFN_NORM,
                                       MOE_T_Q_NORM, MOE_T_K_NORM,
-                                      MOE_T_O_BIAS};
+                                      MOE_T_O_BIAS, MOE_T_GATE_BIAS,
+                                      MOE_T_UP_BIAS, MOE_T_DOWN_BIAS};
     moe_status             st;
     uint32_t               i;
 
-    for (i = 0; i < 5; i++) {
+    for (i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         st = moe_vec_add(r, names[i], l, vecs[i], err);
         if (st != MOE_OK)
             return st;

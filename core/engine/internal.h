@@ -55,6 +55,7 @@ struct moe_run_layer {
     uint32_t        moe;     /* number among the MoE layers */
     uint64_t        attn_norm, ffn_norm, q_norm, k_norm;
     uint64_t        qkv_bias, o_bias, sel_bias; /* offsets into vec */
+    uint64_t        gate_bias, up_bias, down_bias; /* of a dense layer */
 };
 
 /* Where the parts of the activation memory begin, in bytes. */

@@ -185,10 +185,11 @@ moe_step_attention(struct moe_runner *r, uint32_t l, const struct moe_batch *b,
     return st;
 }
 
-/* Dense feed-forward of all rows: xn -> y. */
+/* Dense feed-forward of all rows: xn -> y.  layer: for its biases, or NULL. */
 static moe_status
 moe_step_dense(struct moe_runner *r, const struct moe_set *set, uint32_t rows,
-               uint32_t flags, uint64_t y, struct moe_error *err)
+               const struct moe_run_layer *layer, uint32_t flags, uint64_t y,
+               struct moe_error *err)
 {
     const struct moe_group   *g = &r->groups[set->group];
     struct moe_op_grouped_ffn op;
@@ -210,6 +211,11 @@ moe_step_dense(struct moe_runner *r, const struct moe_set *set, uint32_t rows,
     op.y = moe_act_buf(r, y);
     op.ldx = op.ldy = op.h;
     op.work = moe_act_buf(r, r->map.work);
+    if (layer != NULL) {
+        op.gate_bias = moe_vec_buf(r, layer->gate_bias);
+        op.up_bias = moe_vec_buf(r, layer->up_bias);
+        op.down_bias = moe_vec_buf(r, layer->down_bias);
+    }
     return moe_launch(r, &op.op, err);
 }
 
@@ -369,7 +375,7 @@ moe_step_moe(struct moe_runner *r, uint32_t l, uint32_t rows,
                 st = moe_step_passes(r, y, i, offsets, rows, err);
     }
     if (st == MOE_OK && a->shared_width != 0)
-        st = moe_step_dense(r, &y->shared, rows, 0, m->shared, err);
+        st = moe_step_dense(r, &y->shared, rows, NULL, 0, m->shared, err);
     if (st == MOE_OK && a->shared_gated)
         st = moe_step_gemm(r, &y->shared_gate, rows, m->xn, a->hidden,
                            MOE_NO_VEC, 0, m->shared_gate, 1, err);
@@ -523,7 +529,7 @@ moe_runner_step(struct moe_runner *r, const struct moe_batch *b,
         if (st != MOE_OK)
             break;
         if (a->layers[l].ffn == MOE_FFN_DENSE)
-            st = moe_step_dense(r, &y->ffn, b->rows, MOE_FFN_ACCUMULATE,
+            st = moe_step_dense(r, &y->ffn, b->rows, y, MOE_FFN_ACCUMULATE,
                                 r->map.x, err);
         else
             st = moe_step_moe(r, l, b->rows, err);

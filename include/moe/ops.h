@@ -223,7 +223,8 @@ MOE_NO_TAIL(moe_op_route, perm);
  * one.  experts and w are read before the call returns.
  *
  * Dense (perm absent): n_groups 1, k 1, every row; y[i] = or, with
- * MOE_FFN_ACCUMULATE, +=.
+ * MOE_FFN_ACCUMULATE, +=.  Only here may biases be present: act(gate(x) +
+ * gate_bias) * (up(x) + up_bias), and down_bias, all f32.
  */
 #define MOE_FFN_SCALE_INPUT 1u
 #define MOE_FFN_ACCUMULATE  2u
@@ -242,8 +243,10 @@ struct moe_op_grouped_ffn {
     struct moe_buf         y; /* (rows * k, h) */
     uint64_t               ldx, ldy;
     struct moe_buf         work;
+    struct moe_buf         gate_bias, up_bias; /* (f) or absent */
+    struct moe_buf         down_bias;          /* (h) or absent */
 };
-MOE_NO_TAIL(moe_op_grouped_ffn, work);
+MOE_NO_TAIL(moe_op_grouped_ffn, down_bias);
 
 /*
  * y[i] += sum over j of weights[i][j] * pairs[i * k + j], in the order of j,
