@@ -23,6 +23,22 @@
 #    define SYSCONFDIR "/usr/local/etc"
 #endif
 
+/* "CTX_SIZE": the row that --ctx-size sets; -1: none. */
+static long
+row_of_spelling(const char *name)
+{
+    char   flag[64] = "--";
+    size_t i;
+
+    for (i = 0; name[i] != '\0' && i + 3 < sizeof(flag); i++)
+        flag[i + 2] = name[i] == '_' ? '-'
+                      : name[i] >= 'A' && name[i] <= 'Z'
+                          ? (char) (name[i] - 'A' + 'a')
+                          : name[i];
+    flag[i + 2] = '\0';
+    return moe_row_by_flag(flag);
+}
+
 moe_status
 moe_env_load(moe_options *o, char *const *environment, struct moe_error *err)
 {
@@ -54,13 +70,20 @@ moe_env_load(moe_options *o, char *const *environment, struct moe_error *err)
                 return status;
             continue;
         }
-        near = (struct moe_nearest){ name, NULL, 0 };
-        for (j = 0; j < moe_option_row_count; j++)
-            moe_nearest_try(&near, moe_option_rows[j].env);
-        if (near.best != NULL)
+        row = row_of_spelling(name + 4);
+        if (row >= 0)
             return moe_fail(err, MOE_E_INVAL, 0,
                             "environment: there is no variable %s; did you "
                             "mean %s?",
+                            name, moe_option_rows[row].env);
+        /* without "MOE_", which would make short names look alike */
+        near = (struct moe_nearest){ name + 4, NULL, 0 };
+        for (j = 0; j < moe_option_row_count; j++)
+            moe_nearest_try(&near, moe_option_rows[j].env + 4);
+        if (near.best != NULL)
+            return moe_fail(err, MOE_E_INVAL, 0,
+                            "environment: there is no variable %s; did you "
+                            "mean MOE_%s?",
                             name, near.best);
         return moe_fail(err, MOE_E_INVAL, 0,
                         "environment: there is no variable %s; unset it, "

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * commands.c - what moe-run can do: one row for each command.
+ *
+ * A command's help, man page part and completion are made from its row and
+ * from the rows of the library's option table whose sections it reads.
+ */
+#include "cli.h"
+
+#define END { NULL, NULL, NULL }
+#define JSON_FLAG                                                             \
+    { "--json", NULL, "Print one JSON object on standard output" }
+#define RUN_SECTIONS "model engine memory plugin generate text log "
+
+const struct flag common_flags[] = {
+    { "--config", "FILE",
+      "Read this INI file too; it outranks the other files" },
+    { "--set", "KEY=VALUE",
+      "Set any option by its key, such as engine.threads=2 or a plugin's "
+      "backend.cpu.isa=avx2" },
+    { "-v --verbose", NULL, "Say more; twice or three times: still more" },
+    { "-q --quiet", NULL, "Leave out summaries and hints" },
+    { "-h --help", NULL, "Print this help" },
+    { "-V --version", NULL, "Print the version" },
+    END,
+};
+
+static const struct flag generate_flags[] = {
+    { "-p --prompt", "TEXT",
+      "Continue this text; given several times, all of them at once" },
+    { "-f --file", "FILE",
+      "Continue the text of a file (-: standard input); may be given several "
+      "times" },
+    { "--echo", NULL, "Print the prompt before the text" },
+    JSON_FLAG,
+    { "--jsonl", NULL,
+      "Print a JSON object a line: each piece of text as it comes, then the "
+      "end of each text, then the statistics" },
+    { "--explain --dry-run", NULL,
+      "Print what would lie where, how it would be computed, and why; load "
+      "no weights" },
+    { "-cnv --conversation", NULL, "Same as the command chat" },
+    { "--list-plugins", NULL, "Same as the command plugins" },
+    { "--print-config", NULL, "Same as the command config" },
+    { "--completion-bash", NULL, "Print a completion script for bash" },
+    END,
+};
+
+static const struct flag chat_flags[] = {
+    { "-p --prompt", "TEXT", "The first thing to say" },
+    { "-sys --system", "TEXT", "Tell the model first how to behave" },
+    { "-st --single-turn", NULL, "End after the first answer" },
+    END,
+};
+
+static const struct flag json_flags[] = { JSON_FLAG, END };
+
+static const struct flag config_flags[] = {
+    JSON_FLAG,
+    { "--ini", NULL, "Print a complete moe.ini with comments" },
+    { "--man", "PART",
+      "Print a part of a manual page in scdoc: options or ini" },
+    END,
+};
+
+static const struct flag perplexity_flags[] = {
+    { "-f --file", "FILE", "The text (-: standard input)" },
+    { "--stride", "N",
+      "Tokens between the starts of two windows; default: half a window" },
+    { "--windows", "N", "Stop after this many windows" },
+    JSON_FLAG,
+    END,
+};
+
+static const struct flag no_flags[] = { END };
+
+const struct command commands[] = {
+    { "generate", "run complete", "Continue a text (the default command)", "",
+      0, RUN_SECTIONS, generate_flags, run_generate },
+    { "chat", "", "Talk with a model", "", 0, RUN_SECTIONS, chat_flags,
+      run_chat },
+    { "inspect", "show", "Tell what a checkpoint holds", "[MODEL]", 1,
+      "model plugin log ", json_flags, run_inspect },
+    { "quantize", "", "Write a checkpoint in other number formats", "IN OUT",
+      2, "engine memory plugin quant log ", no_flags, run_quantize },
+    { "perplexity", "", "Measure how well a model predicts a text", "", 0,
+      "model engine memory plugin text log ", perplexity_flags,
+      run_perplexity },
+    { "plugins", "", "List every plugin file, its state and the reason", "",
+      0, "plugin log ", json_flags, run_plugins },
+    { "config", "", "Print every option, its value and its source", "", 0,
+      RUN_SECTIONS "quant ", config_flags, run_config },
+    { "help", "", "Print the help of a command", "[COMMAND]", 1, "",
+      no_flags, run_help },
+    { NULL, NULL, NULL, NULL, 0, NULL, NULL, NULL },
+};
