@@ -35,36 +35,54 @@ tap_ok(int pass, const char *file, int line, const char *fmt, ...)
 
 #define ok(cond, ...) tap_ok((cond) != 0, __FILE__, __LINE__, __VA_ARGS__)
 
-/* Two integers are equal; prints both when they are not. */
+__attribute__((__format__(__printf__, 5, 6), __unused__)) static int
+tap_is_int(long long got, long long want, const char *file, int line,
+           const char *fmt, ...)
+{
+    char    text[512];
+    va_list args;
+
+    va_start(args, fmt);
+    vsnprintf(text, sizeof(text), fmt, args);
+    va_end(args);
+    if (tap_ok(got == want, file, line, "%s", text))
+        return 1;
+    printf("# got %lld, want %lld\n", got, want);
+    return 0;
+}
+
+/* part: want is to be found within got, else the two are to be equal; NULL
+ * is printed as such and equals only NULL. */
+__attribute__((__format__(__printf__, 6, 7), __unused__)) static int
+tap_is_str(const char *got, const char *want, int part, const char *file,
+           int line, const char *fmt, ...)
+{
+    char    text[512];
+    va_list args;
+    int     pass = got == want;
+
+    va_start(args, fmt);
+    vsnprintf(text, sizeof(text), fmt, args);
+    va_end(args);
+    if (got != NULL && want != NULL)
+        pass = part ? strstr(got, want) != NULL : strcmp(got, want) == 0;
+    if (tap_ok(pass, file, line, "%s", text))
+        return 1;
+    printf("# got  '%s'\n# want %s'%s'\n", got != NULL ? got : "(null)",
+           part ? "within it " : "", want != NULL ? want : "(null)");
+    return 0;
+}
+
+/* Two integers are equal. */
 #define is_int(got, want, ...)                                                \
-    do {                                                                      \
-        long long tap_g_ = (long long) (got), tap_w_ = (long long) (want);    \
-        if (!tap_ok(tap_g_ == tap_w_, __FILE__, __LINE__, __VA_ARGS__))       \
-            printf("# got %lld, want %lld\n", tap_g_, tap_w_);                \
-    } while (0)
-
-/* Two strings are equal (NULL is printed as such and equals only NULL). */
+    tap_is_int((long long) (got), (long long) (want), __FILE__, __LINE__,     \
+               __VA_ARGS__)
+/* Two strings are equal. */
 #define is_str(got, want, ...)                                                \
-    do {                                                                      \
-        const char *tap_g_ = (got), *tap_w_ = (want);                         \
-        int tap_e_ = tap_g_ == tap_w_                                         \
-                     || (tap_g_ != NULL && tap_w_ != NULL                     \
-                         && strcmp(tap_g_, tap_w_) == 0);                     \
-        if (!tap_ok(tap_e_, __FILE__, __LINE__, __VA_ARGS__))                 \
-            printf("# got  '%s'\n# want '%s'\n",                              \
-                   tap_g_ != NULL ? tap_g_ : "(null)",                        \
-                   tap_w_ != NULL ? tap_w_ : "(null)");                       \
-    } while (0)
-
-/* A text contains a part; prints the text when it does not. */
+    tap_is_str((got), (want), 0, __FILE__, __LINE__, __VA_ARGS__)
+/* A text contains a part. */
 #define has_str(text, part, ...)                                              \
-    do {                                                                      \
-        const char *tap_t_ = (text), *tap_p_ = (part);                        \
-        if (!tap_ok(tap_t_ != NULL && strstr(tap_t_, tap_p_) != NULL,         \
-                    __FILE__, __LINE__, __VA_ARGS__))                         \
-            printf("# '%s' not found in '%s'\n", tap_p_,                      \
-                   tap_t_ != NULL ? tap_t_ : "(null)");                       \
-    } while (0)
+    tap_is_str((text), (part), 1, __FILE__, __LINE__, __VA_ARGS__)
 
 #define tap_skip_all(why)                                                     \
     do {                                                                      \
