@@ -11,8 +11,6 @@
  * Files and variables are read before the flags are applied, --config FILE
  * among them, so that an error is told in the order of strength.
  */
-#define _GNU_SOURCE
-
 #include "cli.h"
 
 #include <stdlib.h>

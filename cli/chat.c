@@ -6,8 +6,6 @@
  * turn.  A model without one gets plain text that grows: what was said, and
  * what it went on with.
  */
-#define _GNU_SOURCE
-
 #include "cli.h"
 #include "line.h"
 

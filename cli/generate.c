@@ -5,8 +5,6 @@
  * Several prompts run as one batch; their texts are printed in the order of
  * the prompts, the first one as it comes.
  */
-#define _GNU_SOURCE
-
 #include "cli.h"
 
 #include <stdlib.h>

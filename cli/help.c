@@ -3,8 +3,9 @@
  * help.c - everything that is made from the two tables of flags: the help,
  * the option parts of the manual pages, the completion script.
  */
-#define _GNU_SOURCE
-
+#ifdef HAVE_CONFIG_H
+#    include "config.h"
+#endif
 #include "cli.h"
 
 #include <string.h>

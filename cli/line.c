@@ -6,8 +6,9 @@
  * libedit restarts a read that a signal interrupted, so reading a character
  * is done here, where the signal is seen.
  */
-#define _GNU_SOURCE
-
+#ifdef HAVE_CONFIG_H
+#    include "config.h"
+#endif
 #include "line.h"
 
 #include "cli.h"

@@ -6,8 +6,6 @@
  * standard error.  Every write is checked: a reader that went away ends the
  * work quietly, a full disk is an error.
  */
-#define _GNU_SOURCE
-
 #include "cli.h"
 
 #include <errno.h>

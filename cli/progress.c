@@ -4,8 +4,6 @@
  *
  * Nothing at all when standard error is not a terminal.
  */
-#define _GNU_SOURCE
-
 #include "cli.h"
 
 #include <string.h>

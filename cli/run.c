@@ -3,8 +3,6 @@
  * run.c - what every command that runs a model does: choose it, open it,
  * turn options into requests, tell at the end how it went.
  */
-#define _GNU_SOURCE
-
 #include "cli.h"
 
 #include <limits.h>

@@ -6,8 +6,6 @@
  * printed and files are cleaned up; the second one ends the program at once.
  * SIGPIPE is ignored: a write says EPIPE.
  */
-#define _GNU_SOURCE
-
 #include "cli.h"
 
 #include <unistd.h>

@@ -3,8 +3,6 @@
  * text.c - texts that come from outside: prompt files, standard input, and
  * lists as the options write them.
  */
-#define _GNU_SOURCE
-
 #include "cli.h"
 
 #include <errno.h>
@@ -20,7 +18,8 @@ text_read(const char *path, char **text, size_t *len)
 {
     int         from_stdin = strcmp(path, "-") == 0;
     const char *name = from_stdin ? "standard input" : path;
-    int         fd = from_stdin ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
+    int         fd = from_stdin ? STDIN_FILENO
+                                : open(path, O_RDONLY | O_CLOEXEC);
     size_t      n = 0, cap = 0;
     char       *buf = NULL, *grown;
     ssize_t     got = 1;

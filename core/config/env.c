@@ -7,9 +7,7 @@
  * misspelt one would otherwise be ignored in silence.  MOE_TEST_* belongs to
  * the tests.  A program with raised privileges sees none of them.
  */
-#define _GNU_SOURCE /* secure_getenv, environ */
-
-#include "core/config/store.h"
+#include "config/store.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -19,8 +17,8 @@
 #include <sys/auxv.h>
 #include <unistd.h>
 
-#ifndef SYSCONFDIR
-#    define SYSCONFDIR "/usr/local/etc"
+#ifndef MOE_SYSCONFDIR
+#    define MOE_SYSCONFDIR "/usr/local/etc"
 #endif
 
 /* "CTX_SIZE": the row that --ctx-size sets; -1: none. */
@@ -159,10 +157,10 @@ moe_options_load_defaults(moe_options *o, struct moe_error *err)
     char       path[PATH_MAX];
     moe_status status;
 
-    status = moe_ini_load(o, SYSCONFDIR "/moe-run/moe.ini",
+    status = moe_ini_load(o, MOE_SYSCONFDIR "/moe-run/moe.ini",
                           MOE_RANK(MOE_FROM_FILE, MOE_FILE_SYSTEM), 1, err);
     if (status == MOE_OK)
-        status = load_folder(o, SYSCONFDIR "/moe-run/conf.d", err);
+        status = load_folder(o, MOE_SYSCONFDIR "/moe-run/conf.d", err);
     if (status == MOE_OK && user_file(path, sizeof(path)))
         status = moe_ini_load(
             o, path, MOE_RANK(MOE_FROM_FILE, MOE_FILE_USER), 1, err);

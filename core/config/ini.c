@@ -9,9 +9,7 @@
  * quotes.  Each of these is an error here, with file and line.  The file is
  * read whole and checked line by line first, and inih gets those lines.
  */
-#define _GNU_SOURCE
-
-#include "core/config/store.h"
+#include "config/store.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -8,10 +8,8 @@
  * Every value has a text and a parsed form from the moment it is set, so a
  * wrong one is reported where it was written, and reads cannot fail.
  */
-#define _GNU_SOURCE
-
-#include "core/config/options.h"
-#include "core/config/store.h"
+#include "config/options.h"
+#include "config/store.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -317,8 +315,7 @@ moe_options_set(moe_options *o, const char *key, const char *value,
         inner = MOE_FILE_NAMED;
         break;
     case MOE_FROM_MODEL:
-        where = "generation_config.json";
-        snprintf(place, sizeof(place), "%s: %.80s", where, key);
+        where = "generation_config.json"; /* which the caller names */
         break;
     default:
         where = "built-in";

@@ -5,7 +5,7 @@
 #ifndef MOE_CORE_CONFIG_STORE_H
 #define MOE_CORE_CONFIG_STORE_H
 
-#include "core/config/value.h"
+#include "config/value.h"
 
 /*
  * A stronger source wins, whichever is read first; of equals the later one.

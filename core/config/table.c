@@ -12,15 +12,15 @@
  * The first long flag is the name with '-' for '_', unless the section says
  * more than the name does (model.path is --model).
  */
-#include "core/config/table.h"
+#include "config/table.h"
 
 #include <string.h>
 
-#ifndef PLUGINDIR
-#    define PLUGINDIR "/usr/local/lib/moe-run/1"
+#ifndef MOE_PLUGINDIR
+#    define MOE_PLUGINDIR "/usr/local/lib/moe-run/1"
 #endif
-#ifndef LIBEXECDIR
-#    define LIBEXECDIR "/usr/local/libexec"
+#ifndef MOE_LIBEXECDIR
+#    define MOE_LIBEXECDIR "/usr/local/libexec/moe-run"
 #endif
 
 const struct moe_option_row moe_option_rows[] = {
@@ -28,7 +28,8 @@ const struct moe_option_row moe_option_rows[] = {
       "Folder of the checkpoint; without it the model that ships with "
       "moe-run",
       "engine", MOE_ROW_FILES },
-    { "model.context", "int", "-c --context --ctx-size --max-model-len --num-ctx",
+    { "model.context", "int",
+      "-c --context --ctx-size --max-model-len --num-ctx",
       "MOE_CONTEXT", "0", "0..16777216",
       "Tokens a sequence may have, prompt included; 0: what the model was "
       "made for",
@@ -70,7 +71,8 @@ const struct moe_option_row moe_option_rows[] = {
       "unless all fit",
       "memory", 0 },
 
-    { "plugin.path", "string", "--plugin-path", "MOE_PLUGIN_PATH", PLUGINDIR,
+    { "plugin.path", "string", "--plugin-path", "MOE_PLUGIN_PATH",
+      MOE_PLUGINDIR,
       "",
       "Folders searched for plugins, separated by colons; an empty one "
       "stands for the installed folder",
@@ -132,7 +134,7 @@ const struct moe_option_row moe_option_rows[] = {
       "config", 0 },
 
     { "text.template_helper", "string", "--template-helper",
-      "MOE_TEMPLATE_HELPER", LIBEXECDIR "/moe-run/moe-template", "",
+      "MOE_TEMPLATE_HELPER", MOE_LIBEXECDIR "/moe-template", "",
       "Program that fills in a model's chat template", "text",
       MOE_ROW_FILES },
 };

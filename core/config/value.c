@@ -6,9 +6,7 @@
  * say what is wrong with one.  The same syntax holds in a file, a variable
  * and on the command line.
  */
-#define _GNU_SOURCE /* strtod_l */
-
-#include "core/config/value.h"
+#include "config/value.h"
 
 #include <errno.h>
 #include <math.h>

@@ -7,7 +7,7 @@
 
 #include <locale.h>
 
-#include "core/config/table.h"
+#include "config/table.h"
 
 /* Only the fields of the row's type mean something; the rest is 0. */
 struct moe_value {
