@@ -168,6 +168,16 @@ list_ffn(struct list *l, const struct moe_op_grouped_ffn *o)
         span(l, pairs, o->h, o->ldy, es));
     add(l, "work", offsetof(struct moe_op_grouped_ffn, work), MOE_ACCESS_WORK,
         1, 1, 0);
+    need(l, !l->launch || !routed
+                || (o->gate_bias.mem == NULL && o->up_bias.mem == NULL
+                    && o->down_bias.mem == NULL),
+         "GROUPED_FFN: biases are for the dense form");
+    add(l, "gate_bias", offsetof(struct moe_op_grouped_ffn, gate_bias), RD, 1,
+        4, span(l, 1, o->f, o->f, 4));
+    add(l, "up_bias", offsetof(struct moe_op_grouped_ffn, up_bias), RD, 1, 4,
+        span(l, 1, o->f, o->f, 4));
+    add(l, "down_bias", offsetof(struct moe_op_grouped_ffn, down_bias), RD, 1,
+        4, span(l, 1, o->h, o->h, 4));
 }
 
 static void

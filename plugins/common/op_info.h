@@ -44,7 +44,10 @@ enum {
     MOE_X_FFN_WEIGHTS,
     MOE_X_FFN_X,
     MOE_X_FFN_Y,
-    MOE_X_FFN_WORK
+    MOE_X_FFN_WORK,
+    MOE_X_FFN_GATE_BIAS,
+    MOE_X_FFN_UP_BIAS,
+    MOE_X_FFN_DOWN_BIAS
 };
 enum {
     MOE_X_ROUTE_LOGITS,

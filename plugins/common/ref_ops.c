@@ -173,10 +173,13 @@ activate(double v, uint32_t act)
 
 /* One row: y (h) = down(act(gate(x)) * up(x)); hidden: (f); scratch: (k). */
 static const char *
-ffn_row(const struct moe_op_grouped_ffn *o, uint32_t g, const float *x,
-        double x_scale, float *y, const struct moe_ref_weights *w,
-        double *hidden, float *scratch)
+ffn_row(const struct moe_op_grouped_ffn *o, const struct moe_span *s,
+        uint32_t g, const float *x, double x_scale, float *y,
+        const struct moe_ref_weights *w, double *hidden, float *scratch)
 {
+    const float *gate_bias = in(&s[MOE_X_FFN_GATE_BIAS]);
+    const float *up_bias = in(&s[MOE_X_FFN_UP_BIAS]);
+    const float *down_bias = in(&s[MOE_X_FFN_DOWN_BIAS]);
     int         accumulate = (o->op.flags & MOE_FFN_ACCUMULATE) != 0;
     const float *row;
     double       v;
@@ -186,17 +189,22 @@ ffn_row(const struct moe_op_grouped_ffn *o, uint32_t g, const float *x,
         row = w->row(w->ctx, g, MOE_PART_GATE, r, scratch);
         if (row == NULL)
             return "GROUPED_FFN: the weights cannot be read";
-        v = activate(x_scale * dot(x, row, o->h), o->act);
+        v = activate(x_scale * dot(x, row, o->h)
+                         + (gate_bias != NULL ? (double) gate_bias[r] : 0.0),
+                     o->act);
         row = w->row(w->ctx, g, MOE_PART_UP, r, scratch);
         if (row == NULL)
             return "GROUPED_FFN: the weights cannot be read";
-        hidden[r] = v * x_scale * dot(x, row, o->h);
+        hidden[r] = v
+                    * (x_scale * dot(x, row, o->h)
+                       + (up_bias != NULL ? (double) up_bias[r] : 0.0));
     }
     for (r = 0; r < o->h; r++) {
         row = w->row(w->ctx, g, MOE_PART_DOWN, r, scratch);
         if (row == NULL)
             return "GROUPED_FFN: the weights cannot be read";
         v = accumulate ? (double) y[r] : 0.0;
+        v += down_bias != NULL ? (double) down_bias[r] : 0.0;
         for (c = 0; c < o->f; c++)
             v += hidden[c] * (double) row[c];
         y[r] = (float) v;
@@ -225,7 +233,7 @@ run_ffn(const struct moe_op_grouped_ffn *o, const struct moe_span *s,
             p = perm != NULL ? perm[i] : i;
             if (p >= pairs)
                 return "GROUPED_FFN: perm names a pair that is not there";
-            bad = ffn_row(o, g, in(&s[MOE_X_FFN_X]) + p / o->k * o->ldx,
+            bad = ffn_row(o, s, g, in(&s[MOE_X_FFN_X]) + p / o->k * o->ldx,
                           (o->op.flags & MOE_FFN_SCALE_INPUT) != 0
                               ? (double) weights[p]
                               : 1.0,
