@@ -167,8 +167,9 @@ test_products(void)
                                     .w = ref,
                                     .ldx = 2,
                                     .ldy = 2 };
-    struct moe_span sf[] = { SPAN(perm), SPAN(offsets), SPAN(bias), SPAN(x),
-                             SPAN(y), { NULL, 0 } };
+    float    ones[] = { 1, 1 };
+    struct moe_span sf[MOE_EXTENTS_MAX] = { SPAN(perm), SPAN(offsets),
+                                            SPAN(bias), SPAN(x), SPAN(y) };
     const char *bad;
 
     ok(moe_ref_run(&g.op, sg, &weights, scratch) == NULL
@@ -213,6 +214,14 @@ test_products(void)
            && near((double) y[0], 1 + 9 / (1 + exp(-3.0))),
        "dense, silu, added");
     f.op.flags = 0;
+    f.act = MOE_ACT_RELU;
+    sf[MOE_X_FFN_GATE_BIAS].p = ones;
+    sf[MOE_X_FFN_UP_BIAS].p = ones;
+    sf[MOE_X_FFN_DOWN_BIAS].p = bias;
+    moe_ref_run(&f.op, sf, &weights, scratch);
+    ok(y[0] == 26 && y[1] == 20, "with biases: 4 * 4 + 10 and 0 * -1 + 20");
+    sf[MOE_X_FFN_GATE_BIAS].p = sf[MOE_X_FFN_UP_BIAS].p = NULL;
+    sf[MOE_X_FFN_DOWN_BIAS].p = NULL;
     f.act = MOE_ACT_GELU;
     moe_ref_run(&f.op, sf, &weights, scratch);
     ok(near((double) y[0], 3 * 2.99595031), "gelu(3) is 2.99595");
