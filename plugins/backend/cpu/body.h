@@ -1,0 +1,729 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * body.h - the float arithmetic of one instruction set.
+ *
+ * Included once by each kernels_*.c, which has defined v16 (16 floats) and
+ * the operations v_* on it, V_NT (rows of x at once, 8 at most) and V_NP(nt)
+ * (panels at once for nt rows).  One source for all instruction sets, so
+ * that they differ in nothing but the words they are written in: sums over k
+ * are sequential, other sums are kept in 16 lanes and folded 16-8-4-2-1.
+ *
+ * Hot: no allocation, no lock, no system call.
+ */
+
+#define V_AHEAD 4096u /* bytes that weights are fetched ahead of their use */
+
+#define V_LOG2E  1.44269504088896341f
+#define V_LN2_HI 0.693359375f
+#define V_LN2_LO (-2.12194440e-4f)
+#define V_ROUND  12582912.0f /* 1.5 * 2^23: adding it rounds to an integer */
+
+/* e^x, within 2 ulp for -87 < x < 88.7; below that 0, above it about the
+ * largest float; NaN stays NaN. */
+V_FN v16
+v_exp(v16 x)
+{
+    v16 t, n, r, p;
+
+    x = v_min(v_set1(88.722839f), x);
+    r = v_max(v_set1(-87.0f), x);
+    t = v_fma(r, v_set1(V_LOG2E), v_set1(V_ROUND));
+    n = v_sub(t, v_set1(V_ROUND));
+    r = v_fma(n, v_set1(-V_LN2_HI), r);
+    r = v_fma(n, v_set1(-V_LN2_LO), r);
+    /* the Taylor series: |r| <= ln 2 / 2, so the first term left out is
+     * below 2^-27 */
+    p = v_set1(1.0f / 5040.0f);
+    p = v_fma(p, r, v_set1(1.0f / 720.0f));
+    p = v_fma(p, r, v_set1(1.0f / 120.0f));
+    p = v_fma(p, r, v_set1(1.0f / 24.0f));
+    p = v_fma(p, r, v_set1(1.0f / 6.0f));
+    p = v_fma(p, r, v_set1(0.5f));
+    p = v_fma(p, r, v_set1(1.0f));
+    p = v_fma(p, r, v_set1(1.0f));
+    /* the integer lies in the low bits of t: add it to p's exponent */
+    p = v_zero_below(x, -87.0f, v_add_exponent(p, t));
+    return v_add(p, v_sub(r, r)); /* 0, or NaN */
+}
+
+/* The first n < 16 numbers; the others are fill. */
+V_FN v16
+v_load_part(const float *p, uint32_t n, float fill)
+{
+    float tmp[16];
+
+    v_store(tmp, v_set1(fill));
+    memcpy(tmp, p, n * sizeof(float));
+    return v_load(tmp);
+}
+
+V_FN void
+v_store_part(float *p, uint32_t n, v16 v)
+{
+    float tmp[16];
+
+    v_store(tmp, v);
+    memcpy(p, tmp, n * sizeof(float));
+}
+
+/* 16 weights, or keys, or values of one type.  E4M3 comes 2^-8 too small. */
+V_FN v16
+v_elem(const unsigned kind, const uint8_t *p)
+{
+    switch (kind) {
+    case CPU_F16:
+        return v_load_f16(p);
+    case CPU_BF16:
+        return v_load_bf16(p);
+    case CPU_E4M3:
+        return v_load_e4m3(p);
+    case CPU_E5M2:
+        return v_load_e5m2(p);
+    default:
+        return v_load((const float *) (const void *) p);
+    }
+}
+
+/* The first n < 16 elements; the others are 0. */
+V_FN v16
+v_elem_part(const unsigned kind, const uint8_t *p, uint32_t n)
+{
+    uint8_t tmp[64] = { 0 };
+
+    memcpy(tmp, p, (size_t) n * (kind == CPU_F32 ? 4u : 2u));
+    return v_elem(kind, tmp);
+}
+
+#define V_ELEM_BYTES(kind)                                                    \
+    ((kind) == CPU_F32 ? 4u : (kind) == CPU_F16 || (kind) == CPU_BF16 ? 2u : 1u)
+
+/* -------------------------------------------------------------- products -- */
+
+/* acc[t * np + p] += sum over columns [k0, k1) in their order. */
+V_FN void
+dot_block(const unsigned kind, const unsigned np, const unsigned nt,
+          const uint8_t *w, const uint64_t stride, uint64_t k0, uint64_t k1,
+          const float *const *x, v16 *acc)
+{
+    const uint64_t line = 16u * V_ELEM_BYTES(kind); /* bytes a column */
+    const float   *xs[8];
+    uint64_t       i = k0;
+
+    V_UNROLL
+    for (unsigned t = 0; t < nt; t++)
+        xs[t] = x[t];
+    for (; i + 4 <= k1; i += 4) {
+        V_UNROLL
+        for (unsigned p = 0; p < np; p++) {
+            V_UNROLL
+            for (unsigned j = 0; j < 4 * line; j += 64)
+                v_prefetch(w + p * stride + i * line + j + V_AHEAD);
+        }
+        V_UNROLL
+        for (unsigned j = 0; j < 4; j++) {
+            V_UNROLL
+            for (unsigned p = 0; p < np; p++) {
+                const v16 wv = v_elem(kind, w + p * stride + (i + j) * line);
+
+                V_UNROLL
+                for (unsigned t = 0; t < nt; t++)
+                    acc[t * np + p] = v_fma(wv, v_set1(xs[t][i + j]),
+                                            acc[t * np + p]);
+            }
+        }
+    }
+    for (; i < k1; i++) {
+        V_UNROLL
+        for (unsigned p = 0; p < np; p++) {
+            const v16 wv = v_elem(kind, w + p * stride + i * line);
+
+            V_UNROLL
+            for (unsigned t = 0; t < nt; t++)
+                acc[t * np + p] = v_fma(wv, v_set1(xs[t][i]),
+                                        acc[t * np + p]);
+        }
+    }
+}
+
+/* The scales of FP8 panels lie behind their elements. */
+V_FN const float *
+dot_scales(const struct cpu_mat *m, const uint8_t *w)
+{
+    return (const float *) (const void *) (w + cpu_align((uint64_t) m->k * 16,
+                                                         CPU_ALIGN));
+}
+
+V_FN void
+dot_some(const unsigned kind, const unsigned np, const unsigned nt,
+         const struct cpu_mat *m, const uint8_t *w, const float *const *x,
+         float *out, uint32_t ldo)
+{
+    const uint64_t stride = m->panel_bytes;
+    v16            acc[32];
+
+    V_UNROLL
+    for (unsigned i = 0; i < nt * np; i++)
+        acc[i] = v_set1(0.0f);
+    if (kind == CPU_E4M3 || kind == CPU_E5M2) {
+        uint64_t k0, g = 0;
+        v16      total[32];
+
+        V_UNROLL
+        for (unsigned i = 0; i < nt * np; i++)
+            total[i] = v_set1(0.0f);
+        for (k0 = 0; k0 < m->k; k0 += m->group, g++) {
+            V_UNROLL
+            for (unsigned i = 0; i < nt * np; i++)
+                acc[i] = v_set1(0.0f);
+            dot_block(kind, np, nt, w, stride, k0,
+                      cpu_min(k0 + m->group, m->k), x, acc);
+            V_UNROLL
+            for (unsigned p = 0; p < np; p++) {
+                const float *s = dot_scales(m, w + p * stride);
+                const v16    sv = m->scale == 1 ? v_set1(s[g])
+                                                : v_load(s + 16 * g);
+
+                V_UNROLL
+                for (unsigned t = 0; t < nt; t++) {
+                    v16 a = acc[t * np + p];
+
+                    if (kind == CPU_E4M3)
+                        a = v_mul(a, v_set1(256.0f));
+                    total[t * np + p] = v_fma(a, sv, total[t * np + p]);
+                }
+            }
+        }
+        V_UNROLL
+        for (unsigned i = 0; i < nt * np; i++)
+            acc[i] = total[i];
+    } else {
+        dot_block(kind, np, nt, w, stride, 0, m->k, x, acc);
+    }
+    V_UNROLL
+    for (unsigned t = 0; t < nt; t++) {
+        V_UNROLL
+        for (unsigned p = 0; p < np; p++)
+            v_store(out + t * ldo + 16 * p, acc[t * np + p]);
+    }
+}
+
+V_FN void
+dot_panels(const unsigned kind, const unsigned nt, const struct cpu_mat *m,
+           uint32_t panel, uint32_t np, const float *const *x, float *out,
+           uint32_t ldo)
+{
+    const uint8_t *w = m->data + panel * m->panel_bytes;
+    uint32_t       p = 0;
+
+    for (; p + V_NP(nt) <= np; p += V_NP(nt))
+        dot_some(kind, V_NP(nt), nt, m, w + p * m->panel_bytes, x,
+                 out + 16 * p, ldo);
+    if (V_NP(nt) > 1)
+        for (; p < np; p++)
+            dot_some(kind, 1, nt, m, w + p * m->panel_bytes, x, out + 16 * p,
+                     ldo);
+}
+
+V_FN void
+dot_rows(const unsigned kind, const struct cpu_mat *m, uint32_t panel,
+         uint32_t np, const void *const *rows, uint32_t nt, float *out,
+         uint32_t ldo)
+{
+    const float *const *x = (const float *const *) rows;
+    uint32_t            t = 0;
+
+    for (; t + V_NT <= nt; t += V_NT)
+        dot_panels(kind, V_NT, m, panel, np, x + t, out + (size_t) t * ldo,
+                   ldo);
+    x += t;
+    out += (size_t) t * ldo;
+    switch (nt - t) {
+#define V_CASE(i)                                                             \
+    case i:                                                                   \
+        dot_panels(kind, i, m, panel, np, x, out, ldo);                       \
+        break
+        V_CASE(1);
+        V_CASE(2);
+        V_CASE(3);
+#if V_NT > 4
+        V_CASE(4);
+        V_CASE(5);
+#endif
+#if V_NT > 6
+        V_CASE(6);
+        V_CASE(7);
+#endif
+#undef V_CASE
+    default:
+        break;
+    }
+}
+
+#define V_DOT(name, kind)                                                     \
+    static void name(const struct cpu_mat *m, uint32_t panel, uint32_t np,    \
+                     const void *const *x, uint32_t nt, float *out,           \
+                     uint32_t ldo)                                            \
+    {                                                                         \
+        dot_rows(kind, m, panel, np, x, nt, out, ldo);                        \
+    }
+
+V_DOT(dot_f32, CPU_F32)
+V_DOT(dot_f16, CPU_F16)
+V_DOT(dot_bf16, CPU_BF16)
+V_DOT(dot_e4m3, CPU_E4M3)
+V_DOT(dot_e5m2, CPU_E5M2)
+
+V_FN void
+dot_more_some(const unsigned nt, const float *w, uint32_t k,
+              const float *const *x, float *acc)
+{
+    v16 a[8];
+
+    V_UNROLL
+    for (unsigned t = 0; t < nt; t++)
+        a[t] = v_load(acc + 16 * t);
+    dot_block(CPU_F32, 1, nt, (const uint8_t *) w, 0, 0, k, x, a);
+    V_UNROLL
+    for (unsigned t = 0; t < nt; t++)
+        v_store(acc + 16 * t, a[t]);
+}
+
+static void
+dot_more(const float *w, uint32_t k, const float *const *x, uint32_t nt,
+         float *acc)
+{
+    uint32_t t = 0;
+
+    for (; t + V_NT <= nt; t += V_NT)
+        dot_more_some(V_NT, w, k, x + t, acc + 16 * t);
+    for (; t < nt; t++)
+        dot_more_some(1, w, k, x + t, acc + 16 * t);
+}
+
+/* ------------------------------------------------------ activations, int8 -- */
+
+/* Symmetric: d = max / 127, q = x / d rounded to nearest, ties to even. */
+static void
+quantize(const float *x, uint32_t k, struct cpu_q8 *out)
+{
+    uint32_t i;
+
+    for (i = 0; i < k; i += CPU_INT4_GROUP, out++) {
+        const uint32_t left = k - i;
+        const v16      a = left >= 16 ? v_load(x + i)
+                                      : v_load_part(x + i, left, 0.0f);
+        const v16 b = left >= 32   ? v_load(x + i + 16)
+                      : left <= 16 ? v_set1(0.0f)
+                                   : v_load_part(x + i + 16, left - 16, 0.0f);
+        const float max = v_top(v_max(v_abs(a), v_abs(b)));
+        v16         s;
+        int32_t     sum = 0;
+
+        if (v_has_nan(a) || v_has_nan(b) || !(max <= FLT_MAX)) {
+            memset(out, 0, sizeof(*out));
+            out->d = NAN; /* and so is every product */
+            continue;
+        }
+        if (max < 1e-30f) { /* 127 / max must be finite */
+            memset(out, 0, sizeof(*out));
+            continue;
+        }
+        out->d = max / 127.0f;
+        s = v_set1(127.0f / max);
+        /* the integer lies in the low bits of the sum */
+        v_store_low8(out->q, v_add(v_mul(a, s), v_set1(V_ROUND)));
+        v_store_low8(out->q + 16, v_add(v_mul(b, s), v_set1(V_ROUND)));
+        for (unsigned j = 0; j < CPU_INT4_GROUP; j++)
+            sum += out->q[j];
+        out->sum = sum;
+    }
+}
+
+/* ----------------------------------------------------------------- norms -- */
+
+static void
+vec_rms(const float *x, const float *w, uint32_t n, float eps, float *y)
+{
+    v16      sum = v_set1(0.0f), r;
+    uint32_t i;
+
+    for (i = 0; i + 16 <= n; i += 16)
+        sum = v_fma(v_load(x + i), v_load(x + i), sum);
+    if (i < n) {
+        const v16 v = v_load_part(x + i, n - i, 0.0f);
+
+        sum = v_fma(v, v, sum);
+    }
+    r = v_set1(1.0f / sqrtf(v_sum(sum) / (float) n + eps));
+    for (i = 0; i + 16 <= n; i += 16) {
+        v16 v = v_mul(v_load(x + i), r);
+
+        if (w != NULL)
+            v = v_mul(v, v_load(w + i));
+        v_store(y + i, v);
+    }
+    if (i < n) {
+        v16 v = v_mul(v_load_part(x + i, n - i, 0.0f), r);
+
+        if (w != NULL)
+            v = v_mul(v, v_load_part(w + i, n - i, 0.0f));
+        v_store_part(y + i, n - i, v);
+    }
+}
+
+static void
+vec_layer(const float *x, const float *w, const float *b, uint32_t n,
+          float eps, float *y)
+{
+    v16      sum = v_set1(0.0f), mean, r;
+    uint32_t i;
+
+    for (i = 0; i + 16 <= n; i += 16)
+        sum = v_add(sum, v_load(x + i));
+    if (i < n)
+        sum = v_add(sum, v_load_part(x + i, n - i, 0.0f));
+    mean = v_set1(v_sum(sum) / (float) n);
+    sum = v_set1(0.0f);
+    for (i = 0; i + 16 <= n; i += 16) {
+        const v16 d = v_sub(v_load(x + i), mean);
+
+        sum = v_fma(d, d, sum);
+    }
+    if (i < n) {
+        /* lanes behind the end hold the mean and so add nothing */
+        const v16 d = v_sub(v_load_part(x + i, n - i, v_first(mean)), mean);
+
+        sum = v_fma(d, d, sum);
+    }
+    r = v_set1(1.0f / sqrtf(v_sum(sum) / (float) n + eps));
+    for (i = 0; i < n; i += 16) {
+        const uint32_t left = n - i;
+        const int      full = left >= 16;
+        v16            v = full ? v_load(x + i) : v_load_part(x + i, left, 0);
+
+        v = v_mul(v_sub(v, mean), r);
+        if (w != NULL)
+            v = v_mul(v, full ? v_load(w + i) : v_load_part(w + i, left, 0));
+        if (b != NULL)
+            v = v_add(v, full ? v_load(b + i) : v_load_part(b + i, left, 0));
+        if (full)
+            v_store(y + i, v);
+        else
+            v_store_part(y + i, left, v);
+    }
+}
+
+/* ----------------------------------------------------------- activations -- */
+
+/* x / (1 + e^(-c)): the logistic function of c times x. */
+V_FN v16
+v_swish(v16 x, v16 c)
+{
+    const v16 e = v_exp(v_sub(v_set1(0.0f), c));
+
+    return v_div(x, v_add(v_set1(1.0f), e));
+}
+
+V_FN v16
+v_act(const unsigned act, v16 g)
+{
+    float tmp[16];
+
+    switch (act) {
+    case MOE_ACT_SILU:
+        return v_swish(g, g);
+    case MOE_ACT_GELU_TANH: {
+        /* x/2 (1 + tanh(a)) = x / (1 + e^(-2a)), a = sqrt(2/pi) (x + .. x^3) */
+        const v16 g2 = v_mul(g, g);
+        const v16 a = v_fma(v_mul(g2, v_set1(0.044715f)), g, g);
+
+        return v_swish(g, v_mul(a, v_set1(1.59576912160573071f)));
+    }
+    case MOE_ACT_GELU:
+        v_store(tmp, g);
+        for (unsigned i = 0; i < 16; i++)
+            tmp[i] = 0.5f * tmp[i]
+                     * (1.0f + erff(tmp[i] * 0.707106781186547524f));
+        return v_load(tmp);
+    default: /* RELU; NaN stays NaN */
+        return v_max(v_set1(0.0f), g);
+    }
+}
+
+V_FN void
+gate_some(const unsigned act, const float *g, const float *u, uint32_t n,
+          float *y)
+{
+    uint32_t i;
+
+    for (i = 0; i + 16 <= n; i += 16)
+        v_store(y + i, v_mul(v_act(act, v_load(g + i)), v_load(u + i)));
+    if (i < n)
+        v_store_part(y + i, n - i,
+                     v_mul(v_act(act, v_load_part(g + i, n - i, 0.0f)),
+                           v_load_part(u + i, n - i, 0.0f)));
+}
+
+static void
+vec_gate(uint32_t act, const float *g, const float *u, uint32_t n, float *y)
+{
+    switch (act) {
+    case MOE_ACT_SILU:
+        gate_some(MOE_ACT_SILU, g, u, n, y);
+        break;
+    case MOE_ACT_GELU:
+        gate_some(MOE_ACT_GELU, g, u, n, y);
+        break;
+    case MOE_ACT_GELU_TANH:
+        gate_some(MOE_ACT_GELU_TANH, g, u, n, y);
+        break;
+    default:
+        gate_some(MOE_ACT_RELU, g, u, n, y);
+        break;
+    }
+}
+
+/* --------------------------------------------------------------- vectors -- */
+
+static void
+vec_axpy(float a, const float *x, uint32_t n, float *y)
+{
+    uint32_t i;
+
+    for (i = 0; i + 16 <= n; i += 16)
+        v_store(y + i, v_fma(v_set1(a), v_load(x + i), v_load(y + i)));
+    if (i < n)
+        v_store_part(y + i, n - i,
+                     v_fma(v_set1(a), v_load_part(x + i, n - i, 0.0f),
+                           v_load_part(y + i, n - i, 0.0f)));
+}
+
+static void
+vec_scale(float a, const float *x, uint32_t n, float *y)
+{
+    uint32_t i;
+
+    for (i = 0; i + 16 <= n; i += 16)
+        v_store(y + i, v_mul(v_set1(a), v_load(x + i)));
+    if (i < n)
+        v_store_part(y + i, n - i,
+                     v_mul(v_set1(a), v_load_part(x + i, n - i, 0.0f)));
+}
+
+static float
+vec_softmax(float *x, uint32_t n, float floor, float *top)
+{
+    v16      m = v_set1(floor), sum = v_set1(0.0f);
+    uint32_t i;
+
+    for (i = 0; i + 16 <= n; i += 16)
+        m = v_max(m, v_load(x + i));
+    if (i < n)
+        m = v_max(m, v_load_part(x + i, n - i, floor));
+    *top = v_top(m);
+    m = v_set1(*top);
+    for (i = 0; i + 16 <= n; i += 16) {
+        const v16 e = v_exp(v_sub(v_load(x + i), m));
+
+        sum = v_add(sum, e);
+        v_store(x + i, e);
+    }
+    if (i < n) {
+        const v16 e = v_exp(v_sub(v_load_part(x + i, n - i, -INFINITY), m));
+
+        sum = v_add(sum, e);
+        v_store_part(x + i, n - i, e);
+    }
+    return v_sum(sum);
+}
+
+static void
+vec_rotate(float *a, float *b, const float *c, const float *s, uint32_t n,
+           float scale)
+{
+    uint32_t i;
+
+    for (i = 0; i < n; i += 16) {
+        const uint32_t left = n - i;
+        const int      full = left >= 16;
+        const v16 av = full ? v_load(a + i) : v_load_part(a + i, left, 0.0f);
+        const v16 bv = full ? v_load(b + i) : v_load_part(b + i, left, 0.0f);
+        const v16 cv = full ? v_load(c + i) : v_load_part(c + i, left, 0.0f);
+        const v16 sv = full ? v_load(s + i) : v_load_part(s + i, left, 0.0f);
+        v16       ra = v_sub(v_mul(av, cv), v_mul(bv, sv));
+        v16       rb = v_add(v_mul(bv, cv), v_mul(av, sv));
+
+        ra = v_mul(ra, v_set1(scale));
+        rb = v_mul(rb, v_set1(scale));
+        if (full) {
+            v_store(a + i, ra);
+            v_store(b + i, rb);
+        } else {
+            v_store_part(a + i, left, ra);
+            v_store_part(b + i, left, rb);
+        }
+    }
+}
+
+/* ------------------------------------------------------------- attention -- */
+
+/* Four dot products at once.  one_q: of one query with four keys; else of
+ * four queries with one key.  Each is summed in the same order. */
+V_FN void
+scores_four(const unsigned kind, const unsigned one_q, const float *const *q,
+            const uint8_t *const *k, uint32_t dim, float out[4])
+{
+    const unsigned es = V_ELEM_BYTES(kind);
+    v16            acc[4];
+    uint32_t       d;
+
+    V_UNROLL
+    for (unsigned j = 0; j < 4; j++)
+        acc[j] = v_set1(0.0f);
+    for (d = 0; d + 16 <= dim; d += 16) {
+        const v16 q0 = v_load(q[0] + d), k0 = v_elem(kind, k[0] + d * es);
+
+        V_UNROLL
+        for (unsigned j = 0; j < 4; j++)
+            acc[j] = v_fma(one_q ? q0 : v_load(q[j] + d),
+                           one_q ? v_elem(kind, k[j] + d * es) : k0, acc[j]);
+    }
+    if (d < dim)
+        for (unsigned j = 0; j < 4; j++)
+            acc[j] = v_fma(v_load_part(q[one_q ? 0 : j] + d, dim - d, 0.0f),
+                           v_elem_part(kind, k[one_q ? j : 0] + d * es,
+                                       dim - d),
+                           acc[j]);
+    v_sum4(acc[0], acc[1], acc[2], acc[3], out);
+}
+
+V_FN void
+scores_some(const unsigned kind, const float *const *q, uint32_t heads,
+            const void *k, uint32_t rows, uint32_t dim, float *const *s)
+{
+    const uint64_t row = (uint64_t) dim * V_ELEM_BYTES(kind);
+    const uint8_t *base = k;
+    const uint8_t *kp[4];
+    const float   *qp[4];
+    float          out[4];
+    uint32_t       i, j;
+
+    if (heads == 1) {
+        for (i = 0; i < rows; i += 4) {
+            const uint32_t left = rows - i;
+
+            for (j = 0; j < 4; j++)
+                kp[j] = base + (i + (j < left ? j : 0)) * row;
+            scores_four(kind, 1, q, kp, dim, out);
+            for (j = 0; j < 4 && j < left; j++)
+                s[0][i + j] = out[j];
+        }
+        return;
+    }
+    for (j = 0; j < 4; j++)
+        qp[j] = q[j < heads ? j : 0];
+    for (i = 0; i < rows; i++) {
+        kp[0] = base + i * row;
+        scores_four(kind, 0, qp, kp, dim, out);
+        for (j = 0; j < heads; j++)
+            s[j][i] = out[j];
+    }
+}
+
+V_FN void
+mix_block(const unsigned kind, const unsigned nv, const float *p,
+          const uint8_t *v, uint64_t row, uint32_t rows, float *acc)
+{
+    v16      a[4];
+    uint32_t i;
+
+    V_UNROLL
+    for (unsigned j = 0; j < nv; j++)
+        a[j] = v_load(acc + 16 * j);
+    for (i = 0; i < rows; i++) {
+        const v16 pv = v_set1(p[i]);
+
+        V_UNROLL
+        for (unsigned j = 0; j < nv; j++)
+            a[j] = v_fma(v_elem(kind,
+                                v + i * row + 16 * j * V_ELEM_BYTES(kind)),
+                         pv, a[j]);
+    }
+    V_UNROLL
+    for (unsigned j = 0; j < nv; j++)
+        v_store(acc + 16 * j, a[j]);
+}
+
+V_FN void
+mix_some(const unsigned kind, const float *const *p, uint32_t heads,
+         const void *v, uint32_t rows, uint32_t dim, float *const *acc)
+{
+    const unsigned es = V_ELEM_BYTES(kind);
+    const uint64_t row = (uint64_t) dim * es;
+    const uint8_t *base = v;
+    uint32_t       h, d, i;
+
+    for (h = 0; h < heads; h++) {
+        float *a = acc[h];
+
+        for (d = 0; d + 64 <= dim; d += 64)
+            mix_block(kind, 4, p[h], base + d * es, row, rows, a + d);
+        for (; d + 16 <= dim; d += 16)
+            mix_block(kind, 1, p[h], base + d * es, row, rows, a + d);
+        if (d < dim) {
+            v16 t = v_load_part(a + d, dim - d, 0.0f);
+
+            for (i = 0; i < rows; i++)
+                t = v_fma(v_elem_part(kind, base + i * row + d * es, dim - d),
+                          v_set1(p[h][i]), t);
+            v_store_part(a + d, dim - d, t);
+        }
+    }
+}
+
+#define V_ATTENTION(suffix, kind)                                             \
+    static void scores_##suffix(const float *const *q, uint32_t heads,        \
+                                const void *k, uint32_t rows, uint32_t dim,   \
+                                float *const *s)                              \
+    {                                                                         \
+        scores_some(kind, q, heads, k, rows, dim, s);                         \
+    }                                                                         \
+    static void mix_##suffix(const float *const *p, uint32_t heads,           \
+                             const void *v, uint32_t rows, uint32_t dim,      \
+                             float *const *acc)                               \
+    {                                                                         \
+        mix_some(kind, p, heads, v, rows, dim, acc);                          \
+    }
+
+V_ATTENTION(f32, CPU_F32)
+V_ATTENTION(f16, CPU_F16)
+V_ATTENTION(bf16, CPU_BF16)
+
+static void
+store_f32(const float *x, uint32_t n, void *dst)
+{
+    memcpy(dst, x, (size_t) n * sizeof(float));
+}
+
+static void
+store_f16(const float *x, uint32_t n, void *dst)
+{
+    moe_f16_round_row(x, n, dst);
+}
+
+static void
+store_bf16(const float *x, uint32_t n, void *dst)
+{
+    moe_bf16_round_row(x, n, dst);
+}
+
+/* What a row of the table of instruction sets takes from here. */
+#define V_TABLE                                                               \
+    .dot = { dot_f32, dot_f16, dot_bf16, dot_e4m3, dot_e5m2, dot_int4,        \
+             NULL },                                                          \
+    .dot_more = dot_more, .quantize = quantize, .rms = vec_rms,               \
+    .layer = vec_layer, .gate = vec_gate, .axpy = vec_axpy,                   \
+    .scale = vec_scale, .softmax = vec_softmax, .rotate = vec_rotate,         \
+    .scores = { scores_f32, scores_f16, scores_bf16 },                        \
+    .mix = { mix_f32, mix_f16, mix_bf16 },                                    \
+    .store = { store_f32, store_f16, store_bf16 }

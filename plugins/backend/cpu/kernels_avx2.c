@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * kernels_avx2.c - the arithmetic for AVX2, FMA and F16C.
+ *
+ * The instruction set is asked for here and not on the command line, so that
+ * nothing else of the plugin can be compiled for it: the functions below run
+ * only after isa.c has asked the processor.
+ */
+
+#if defined(__x86_64__)
+
+#    include <float.h>
+#    include <math.h>
+#    include <string.h>
+
+#    include "backend/cpu/cpu.h"
+#    include "backend/cpu/int4.h"
+#    include "backend/cpu/simd.h"
+#    include "backend/cpu/x86.h"
+
+V_TARGET_BEGIN("avx2,fma,f16c")
+
+#    include <immintrin.h>
+
+typedef struct {
+    __m256 a, b;
+} v16;
+
+#    define V_NT     6u
+#    define V_NP(nt) ((nt) == 1 ? 4u : (nt) <= 3 ? 2u : 1u)
+
+V_FN v16
+v_set1(float x)
+{
+    return (v16){ _mm256_set1_ps(x), _mm256_set1_ps(x) };
+}
+
+V_FN v16
+v_load(const float *p)
+{
+    return (v16){ _mm256_loadu_ps(p), _mm256_loadu_ps(p + 8) };
+}
+
+V_FN void
+v_store(float *p, v16 v)
+{
+    _mm256_storeu_ps(p, v.a);
+    _mm256_storeu_ps(p + 8, v.b);
+}
+
+#    define V_OP2(name, op)                                                   \
+        V_FN v16 name(v16 x, v16 y)                                           \
+        {                                                                     \
+            return (v16){ op(x.a, y.a), op(x.b, y.b) };                       \
+        }
+
+V_OP2(v_add, _mm256_add_ps)
+V_OP2(v_sub, _mm256_sub_ps)
+V_OP2(v_mul, _mm256_mul_ps)
+V_OP2(v_div, _mm256_div_ps)
+V_OP2(v_max, _mm256_max_ps) /* the second operand if either is NaN */
+V_OP2(v_min, _mm256_min_ps)
+
+V_FN v16
+v_fma(v16 x, v16 y, v16 z) /* x * y + z */
+{
+    return (v16){ _mm256_fmadd_ps(x.a, y.a, z.a),
+                  _mm256_fmadd_ps(x.b, y.b, z.b) };
+}
+
+V_FN v16
+v_abs(v16 x)
+{
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+
+    return (v16){ _mm256_andnot_ps(sign, x.a), _mm256_andnot_ps(sign, x.b) };
+}
+
+V_FN int
+v_has_nan(v16 x)
+{
+    return _mm256_movemask_ps(_mm256_cmp_ps(x.a, x.b, _CMP_UNORD_Q)) != 0;
+}
+
+V_FN float
+v_first(v16 x)
+{
+    return _mm256_cvtss_f32(x.a);
+}
+
+V_FN float
+v_sum(v16 x)
+{
+    const __m256 s8 = _mm256_add_ps(x.a, x.b);
+    const __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8),
+                                 _mm256_extractf128_ps(s8, 1));
+    const __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
+
+    return _mm_cvtss_f32(_mm_add_ss(s2, _mm_shuffle_ps(s2, s2, 1)));
+}
+
+/* v_sum of each, in the same order. */
+V_FN void
+v_sum4(v16 x0, v16 x1, v16 x2, v16 x3, float out[4])
+{
+    const __m256 e0 = _mm256_add_ps(x0.a, x0.b);
+    const __m256 e1 = _mm256_add_ps(x1.a, x1.b);
+    const __m256 e2 = _mm256_add_ps(x2.a, x2.b);
+    const __m256 e3 = _mm256_add_ps(x3.a, x3.b);
+    const __m128 f0 = _mm_add_ps(_mm256_castps256_ps128(e0),
+                                 _mm256_extractf128_ps(e0, 1));
+    const __m128 f1 = _mm_add_ps(_mm256_castps256_ps128(e1),
+                                 _mm256_extractf128_ps(e1, 1));
+    const __m128 f2 = _mm_add_ps(_mm256_castps256_ps128(e2),
+                                 _mm256_extractf128_ps(e2, 1));
+    const __m128 f3 = _mm_add_ps(_mm256_castps256_ps128(e3),
+                                 _mm256_extractf128_ps(e3, 1));
+    /* x0[0] + x0[2], x1[0] + x1[2], x0[1] + x0[3], x1[1] + x1[3] */
+    const __m128 g0 = _mm_add_ps(_mm_unpacklo_ps(f0, f1),
+                                 _mm_unpackhi_ps(f0, f1));
+    const __m128 g1 = _mm_add_ps(_mm_unpacklo_ps(f2, f3),
+                                 _mm_unpackhi_ps(f2, f3));
+
+    _mm_storeu_ps(out, _mm_add_ps(_mm_movelh_ps(g0, g1),
+                                  _mm_movehl_ps(g1, g0)));
+}
+
+V_FN float
+v_top(v16 x)
+{
+    const __m256 s8 = _mm256_max_ps(x.a, x.b);
+    const __m128 s4 = _mm_max_ps(_mm256_castps256_ps128(s8),
+                                 _mm256_extractf128_ps(s8, 1));
+    const __m128 s2 = _mm_max_ps(s4, _mm_movehl_ps(s4, s4));
+
+    return _mm_cvtss_f32(_mm_max_ss(s2, _mm_shuffle_ps(s2, s2, 1)));
+}
+
+/* p * 2^n, n in the low bits of t. */
+V_FN v16
+v_add_exponent(v16 p, v16 t)
+{
+    const __m256i a = _mm256_slli_epi32(_mm256_castps_si256(t.a), 23);
+    const __m256i b = _mm256_slli_epi32(_mm256_castps_si256(t.b), 23);
+
+    return (v16){
+        _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p.a), a)),
+        _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p.b), b))
+    };
+}
+
+/* y, but 0 where x < low. */
+V_FN v16
+v_zero_below(v16 x, float low, v16 y)
+{
+    const __m256 l = _mm256_set1_ps(low);
+
+    return (v16){
+        _mm256_andnot_ps(_mm256_cmp_ps(x.a, l, _CMP_LT_OQ), y.a),
+        _mm256_andnot_ps(_mm256_cmp_ps(x.b, l, _CMP_LT_OQ), y.b)
+    };
+}
+
+/* The lowest byte of each lane's bits. */
+V_FN void
+v_store_low8(int8_t *p, v16 x)
+{
+    const __m256i pick = _mm256_setr_epi8(
+        0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8,
+        12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 1, 1, 1, 1, 1);
+    const __m256i a = _mm256_permutevar8x32_epi32(
+        _mm256_shuffle_epi8(_mm256_castps_si256(x.a), pick), order);
+    const __m256i b = _mm256_permutevar8x32_epi32(
+        _mm256_shuffle_epi8(_mm256_castps_si256(x.b), pick), order);
+
+    _mm_storeu_si128((__m128i *) (void *) p,
+                     _mm_unpacklo_epi64(_mm256_castsi256_si128(a),
+                                        _mm256_castsi256_si128(b)));
+}
+
+V_FN v16
+v_load_f16(const uint8_t *p)
+{
+    const __m128i *q = (const __m128i *) (const void *) p;
+
+    return (v16){ _mm256_cvtph_ps(_mm_loadu_si128(q)),
+                  _mm256_cvtph_ps(_mm_loadu_si128(q + 1)) };
+}
+
+V_FN __m256
+v_widen_bf16(const uint8_t *p)
+{
+    const __m128i h = _mm_loadu_si128((const __m128i *) (const void *) p);
+
+    return _mm256_castsi256_ps(
+        _mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
+
+V_FN v16
+v_load_bf16(const uint8_t *p)
+{
+    return (v16){ v_widen_bf16(p), v_widen_bf16(p + 16) };
+}
+
+V_FN v16
+v_widen_f16(__m256i h)
+{
+    return (v16){ _mm256_cvtph_ps(_mm256_castsi256_si128(h)),
+                  _mm256_cvtph_ps(_mm256_extracti128_si256(h, 1)) };
+}
+
+/* seeeemmm -> s0eeeemmm0000000 is the f16 of 2^-8 times the value. */
+V_FN v16
+v_load_e4m3(const uint8_t *p)
+{
+    __m256i h = _mm256_cvtepu8_epi16(
+        _mm_loadu_si128((const __m128i *) (const void *) p));
+
+    h = _mm256_srai_epi16(_mm256_slli_epi16(h, 8), 1);
+    return v_widen_f16(_mm256_and_si256(h, _mm256_set1_epi16((short) 0xbf80)));
+}
+
+/* E5M2 is the upper byte of an f16. */
+V_FN v16
+v_load_e5m2(const uint8_t *p)
+{
+    const __m256i h = _mm256_cvtepu8_epi16(
+        _mm_loadu_si128((const __m128i *) (const void *) p));
+
+    return v_widen_f16(_mm256_slli_epi16(h, 8));
+}
+
+V_FN void
+v_prefetch(const void *p)
+{
+    _mm_prefetch((const char *) p, _MM_HINT_T0);
+}
+
+static void dot_int4(const struct cpu_mat *m, uint32_t panel, uint32_t np,
+                     const void *const *rows, uint32_t nt, float *out,
+                     uint32_t ldo);
+
+#    include "backend/cpu/body.h"
+
+/* ------------------------------------------------------------------ int4 -- */
+
+/* The 16 scales, or zero points, behind the lines of a group. */
+V_FN v16
+int4_scales(const unsigned scale, const uint8_t *p)
+{
+    return scale == MOE_SCALE_F32   ? v_load((const float *) (const void *) p)
+           : scale == MOE_SCALE_F16 ? v_load_f16(p)
+                                    : v_load_bf16(p);
+}
+
+/* Rows [8 * half, 8 * half + 8) of a panel, 32 columns: unpacked once, used
+ * for nt rows of x.  inner[t] += d * (w . q - zero * sum). */
+V_FN void
+int4_half(const unsigned nt, const uint8_t *w, const unsigned half,
+          const struct cpu_q8 *const *x, uint64_t at, __m256i zero,
+          __m256 *inner)
+{
+    const __m256i low = _mm256_set1_epi8(15);
+    __m256i       u[8];
+
+    V_UNROLL
+    for (unsigned l = 0; l < 4; l++) {
+        const __m256i v = _mm256_loadu_si256(
+            (const __m256i *) (const void *) (w + 64 * l + 32 * half));
+
+        u[2 * l] = _mm256_and_si256(v, low);
+        u[2 * l + 1] = _mm256_and_si256(_mm256_srli_epi16(v, 4), low);
+    }
+    V_UNROLL
+    for (unsigned t = 0; t < nt; t++) {
+        const struct cpu_q8 *r = x[t] + at;
+        __m256i              s = _mm256_setzero_si256();
+        __m256i              c;
+
+        /* eight products of two: at most 8 * 2 * 15 * 127 < 2^15 */
+        V_UNROLL
+        for (unsigned j = 0; j < 8; j++) {
+            int32_t four;
+
+            memcpy(&four, r->q + 4 * j, 4);
+            s = _mm256_add_epi16(
+                s, _mm256_maddubs_epi16(u[j], _mm256_set1_epi32(four)));
+        }
+        /* |sum| <= 32 * 127 fits 16 bits, so does a zero point */
+        c = _mm256_madd_epi16(zero, _mm256_set1_epi32(r->sum & 0xffff));
+        s = _mm256_sub_epi32(_mm256_madd_epi16(s, _mm256_set1_epi16(1)), c);
+        inner[t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(s),
+                                   _mm256_set1_ps(r->d), inner[t]);
+    }
+}
+
+V_FN void
+int4_some(const unsigned scale, const unsigned has_zero, const unsigned nt,
+          const struct cpu_mat *m, const uint8_t *w,
+          const struct cpu_q8 *const *x, float *out, uint32_t ldo)
+{
+    const uint64_t n32 = cpu_ceil(m->k, CPU_INT4_GROUP);
+    const uint64_t per = m->group / CPU_INT4_GROUP;
+    __m256i        z0 = _mm256_set1_epi32(m->zero), z1 = z0;
+    __m256         acc0[4], acc1[4], in0[4], in1[4];
+    uint64_t       g = 0;
+
+    V_UNROLL
+    for (unsigned t = 0; t < nt; t++)
+        acc0[t] = acc1[t] = _mm256_setzero_ps();
+    while (g < n32) {
+        const uint64_t end = cpu_min(g + per, n32);
+        const uint8_t *tail = w + (end - g) * 4 * INT4_LINE;
+        v16            s;
+
+        if (has_zero) {
+            uint64_t z;
+
+            memcpy(&z, tail + int4_scale_bytes(scale), 8);
+            z0 = _mm256_cvtepu8_epi32(
+                _mm_cvtsi64_si128((long long) (z & 0x0f0f0f0f0f0f0f0fu)));
+            z1 = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(
+                (long long) ((z >> 4) & 0x0f0f0f0f0f0f0f0fu)));
+        }
+        V_UNROLL
+        for (unsigned t = 0; t < nt; t++)
+            in0[t] = in1[t] = _mm256_setzero_ps();
+        for (; g < end; g++, w += 4 * INT4_LINE) {
+            V_UNROLL
+            for (unsigned l = 0; l < 4; l++)
+                v_prefetch(w + INT4_LINE * l + V_AHEAD);
+            int4_half(nt, w, 0, x, g, z0, in0);
+            int4_half(nt, w, 1, x, g, z1, in1);
+        }
+        v_prefetch(tail + V_AHEAD);
+        s = int4_scales(scale, tail);
+        V_UNROLL
+        for (unsigned t = 0; t < nt; t++) {
+            acc0[t] = _mm256_fmadd_ps(in0[t], s.a, acc0[t]);
+            acc1[t] = _mm256_fmadd_ps(in1[t], s.b, acc1[t]);
+        }
+        w = tail + int4_tail_bytes(scale, has_zero);
+    }
+    V_UNROLL
+    for (unsigned t = 0; t < nt; t++)
+        v_store(out + t * ldo, (v16){ acc0[t], acc1[t] });
+}
+
+#    include "backend/cpu/int4_rows.h"
+
+
+V_TARGET_END
+
+/* Must run anywhere, so it stands outside. */
+static int
+usable(void)
+{
+    return (cpu_x86_features() & CPU_X86_AVX2) != 0;
+}
+
+const struct cpu_isa cpu_isa_avx2 = { .name = "avx2", .usable = usable,
+                                      V_TABLE };
+
+#endif /* __x86_64__ */

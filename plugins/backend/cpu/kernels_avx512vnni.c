@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * kernels_avx512vnni.c - kernels_avx512.h for AVX-512 with VNNI: four
+ * products of bytes in one instruction.
+ *
+ * As in kernels_avx2.c the instruction set is asked for here alone.
+ */
+
+#if defined(__x86_64__)
+
+#    include <float.h>
+#    include <math.h>
+#    include <string.h>
+
+#    include "backend/cpu/cpu.h"
+#    include "backend/cpu/int4.h"
+#    include "backend/cpu/simd.h"
+#    include "backend/cpu/x86.h"
+
+V_TARGET_BEGIN(
+    "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")
+
+#    define INT4_VNNI 1
+#    include "backend/cpu/kernels_avx512.h"
+
+V_TARGET_END
+
+/* Must run anywhere, so it stands outside. */
+static int
+usable(void)
+{
+    return (cpu_x86_features() & CPU_X86_VNNI) != 0;
+}
+
+const struct cpu_isa cpu_isa_avx512vnni = { .name = "avx512vnni",
+                                            .usable = usable, V_TABLE };
+
+#endif /* __x86_64__ */

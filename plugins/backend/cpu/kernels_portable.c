@@ -1,0 +1,335 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * kernels_portable.c - the arithmetic in plain C, for any 64-bit processor.
+ *
+ * Vectors are GCC's and Clang's own (16 bytes, which every target has or the
+ * compiler spells out), so there is no instruction set to ask for.  v_fma()
+ * rounds twice here.  The other kernels are tested against these.
+ */
+
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+#include "backend/cpu/cpu.h"
+#include "backend/cpu/int4.h"
+#include "backend/cpu/simd.h"
+
+typedef float    f4 __attribute__((__vector_size__(16)));
+typedef int32_t  i4 __attribute__((__vector_size__(16)));
+typedef uint32_t u4 __attribute__((__vector_size__(16)));
+
+typedef struct {
+    f4 v[4];
+} v16;
+
+#define V_NT     2u
+#define V_NP(nt) 1u
+
+#define V_EACH(i) V_UNROLL for (unsigned i = 0; i < 4; i++)
+
+V_FN f4
+f4_set1(float x)
+{
+    return (f4){ x, x, x, x };
+}
+
+/* x where mask is all ones, y where it is 0. */
+V_FN f4
+f4_pick(i4 mask, f4 x, f4 y)
+{
+    return (f4) ((mask & (i4) x) | (~mask & (i4) y));
+}
+
+V_FN v16
+v_set1(float x)
+{
+    const f4 f = f4_set1(x);
+
+    return (v16){ { f, f, f, f } };
+}
+
+V_FN v16
+v_load(const float *p)
+{
+    v16 r;
+
+    memcpy(&r, p, sizeof(r));
+    return r;
+}
+
+V_FN void
+v_store(float *p, v16 v)
+{
+    memcpy(p, &v, sizeof(v));
+}
+
+#define V_OP2(name, expr)                                                     \
+    V_FN v16 name(v16 x, v16 y)                                               \
+    {                                                                         \
+        v16 r;                                                                \
+                                                                              \
+        V_EACH(i)                                                             \
+        {                                                                     \
+            const f4 a = x.v[i], b = y.v[i];                                  \
+                                                                              \
+            r.v[i] = (expr);                                                  \
+        }                                                                     \
+        return r;                                                             \
+    }
+
+V_OP2(v_add, a + b)
+V_OP2(v_sub, a - b)
+V_OP2(v_mul, a * b)
+V_OP2(v_div, a / b)
+V_OP2(v_max, f4_pick(a > b, a, b)) /* the second if either is NaN */
+V_OP2(v_min, f4_pick(a < b, a, b))
+
+V_FN v16
+v_fma(v16 x, v16 y, v16 z)
+{
+    return v_add(v_mul(x, y), z);
+}
+
+V_FN v16
+v_abs(v16 x)
+{
+    v16 r;
+
+    V_EACH(i)
+    r.v[i] = (f4) ((u4) x.v[i] & (u4){ 0x7fffffffu, 0x7fffffffu, 0x7fffffffu,
+                                       0x7fffffffu });
+    return r;
+}
+
+V_FN int
+v_has_nan(v16 x)
+{
+    i4 bad = { 0, 0, 0, 0 };
+
+    V_EACH(i)
+    bad |= x.v[i] != x.v[i];
+    return (bad[0] | bad[1] | bad[2] | bad[3]) != 0;
+}
+
+V_FN float
+v_first(v16 x)
+{
+    return x.v[0][0];
+}
+
+V_FN float
+v_sum(v16 x)
+{
+    const f4 s = (x.v[0] + x.v[2]) + (x.v[1] + x.v[3]);
+
+    return (s[0] + s[2]) + (s[1] + s[3]);
+}
+
+V_FN void
+v_sum4(v16 x0, v16 x1, v16 x2, v16 x3, float out[4])
+{
+    out[0] = v_sum(x0);
+    out[1] = v_sum(x1);
+    out[2] = v_sum(x2);
+    out[3] = v_sum(x3);
+}
+
+V_FN float
+v_top(v16 x)
+{
+    float r = x.v[0][0];
+
+    for (unsigned i = 0; i < 4; i++)
+        for (unsigned j = 0; j < 4; j++)
+            r = x.v[i][j] > r ? x.v[i][j] : r;
+    return r;
+}
+
+V_FN v16
+v_add_exponent(v16 p, v16 t)
+{
+    v16 r;
+
+    V_EACH(i)
+    r.v[i] = (f4) ((u4) p.v[i] + ((u4) t.v[i] << 23));
+    return r;
+}
+
+V_FN v16
+v_zero_below(v16 x, float low, v16 y)
+{
+    v16 r;
+
+    V_EACH(i)
+    r.v[i] = (f4) (~(i4) (x.v[i] < f4_set1(low)) & (i4) y.v[i]);
+    return r;
+}
+
+V_FN void
+v_store_low8(int8_t *p, v16 x)
+{
+    V_EACH(i)
+    {
+        const u4 u = (u4) x.v[i];
+
+        for (unsigned j = 0; j < 4; j++)
+            p[4 * i + j] = (int8_t) (uint8_t) (u[j] & 0xffu);
+    }
+}
+
+/* f16 in the low halves: the exponent is moved by a product with 2^112,
+ * which is right for subnormals too; infinities and NaN are mended. */
+V_FN f4
+f4_widen_f16(u4 h)
+{
+    const u4 mag = (h & 0x7fffu) << 13;
+    const u4 sign = (h & 0x8000u) << 16;
+    const u4 odd = (u4) ((h & 0x7fffu) >= 0x7c00u) & 0x7f800000u;
+    const f4 f = (f4) mag * f4_set1(0x1p112f);
+
+    return (f4) ((u4) f | odd | sign);
+}
+
+V_FN v16
+v_load_f16(const uint8_t *p)
+{
+    uint16_t h[16];
+    v16      r;
+
+    memcpy(h, p, sizeof(h));
+    V_EACH(i)
+    r.v[i] = f4_widen_f16(
+        (u4){ h[4 * i], h[4 * i + 1], h[4 * i + 2], h[4 * i + 3] });
+    return r;
+}
+
+V_FN v16
+v_load_bf16(const uint8_t *p)
+{
+    uint16_t h[16];
+    v16      r;
+
+    memcpy(h, p, sizeof(h));
+    V_EACH(i)
+    r.v[i] = (f4) ((u4){ h[4 * i], h[4 * i + 1], h[4 * i + 2],
+                         h[4 * i + 3] }
+                   << 16);
+    return r;
+}
+
+/* As on the other paths 2^-8 too small: the f16 with the same bits. */
+V_FN v16
+v_load_e4m3(const uint8_t *p)
+{
+    v16 r;
+
+    V_EACH(i)
+    {
+        const uint8_t *b = p + 4 * i;
+        const u4       h = { b[0], b[1], b[2], b[3] };
+
+        r.v[i] = f4_widen_f16((h & 0x80u) << 8 | (h & 0x7fu) << 7);
+    }
+    return r;
+}
+
+V_FN v16
+v_load_e5m2(const uint8_t *p)
+{
+    v16 r;
+
+    V_EACH(i)
+    {
+        const uint8_t *b = p + 4 * i;
+
+        r.v[i] = f4_widen_f16((u4){ b[0], b[1], b[2], b[3] } << 8);
+    }
+    return r;
+}
+
+V_FN void
+v_prefetch(const void *p)
+{
+    __builtin_prefetch(p);
+}
+
+static void dot_int4(const struct cpu_mat *m, uint32_t panel, uint32_t np,
+                     const void *const *rows, uint32_t nt, float *out,
+                     uint32_t ldo);
+
+#include "backend/cpu/body.h"
+
+/* ------------------------------------------------------------------ int4 -- */
+
+/* code . q of 16 rows and 32 columns. */
+V_FN void
+int4_codes(const uint8_t *w, const struct cpu_q8 *x, int32_t dot[16])
+{
+    for (unsigned r = 0; r < 16; r++)
+        dot[r] = 0;
+    for (unsigned l = 0; l < 4; l++, w += INT4_LINE) {
+        const int8_t *q = x->q + 8 * l;
+
+        for (unsigned r = 0; r < 16; r++)
+            for (unsigned j = 0; j < 4; j++)
+                dot[r] += (w[4 * r + j] & 15) * q[j]
+                          + (w[4 * r + j] >> 4) * q[4 + j];
+    }
+}
+
+V_FN void
+int4_some(const unsigned scale, const unsigned has_zero, const unsigned nt,
+          const struct cpu_mat *m, const uint8_t *w,
+          const struct cpu_q8 *const *x, float *out, uint32_t ldo)
+{
+    const uint64_t n32 = cpu_ceil(m->k, CPU_INT4_GROUP);
+    const uint64_t per = m->group / CPU_INT4_GROUP;
+
+    for (unsigned t = 0; t < nt; t++) {
+        const uint8_t *p = w;
+        v16            acc = v_set1(0.0f);
+        uint64_t       g = 0;
+
+        while (g < n32) {
+            const uint64_t end = cpu_min(g + per, n32);
+            const uint8_t *tail = p + (end - g) * 4 * INT4_LINE;
+            const uint8_t *z = tail + int4_scale_bytes(scale);
+            v16            inner = v_set1(0.0f);
+
+            for (; g < end; g++, p += 4 * INT4_LINE) {
+                int32_t dot[16];
+                float   f[16];
+
+                int4_codes(p, x[t] + g, dot);
+                for (unsigned r = 0; r < 16; r++) {
+                    const int32_t zero = !has_zero ? m->zero
+                                         : r < 8   ? z[r] & 15
+                                                   : z[r - 8] >> 4;
+
+                    f[r] = (float) (dot[r] - zero * x[t][g].sum);
+                }
+                inner = v_fma(v_load(f), v_set1(x[t][g].d), inner);
+            }
+            acc = v_fma(inner,
+                        scale == MOE_SCALE_F32
+                            ? v_load((const float *) (const void *) tail)
+                        : scale == MOE_SCALE_F16 ? v_load_f16(tail)
+                                                 : v_load_bf16(tail),
+                        acc);
+            p = tail + int4_tail_bytes(scale, has_zero);
+        }
+        v_store(out + t * ldo, acc);
+    }
+}
+
+#include "backend/cpu/int4_rows.h"
+
+static int
+usable(void)
+{
+    return 1;
+}
+
+const struct cpu_isa cpu_isa_portable = { .name = "portable",
+                                          .usable = usable, V_TABLE };

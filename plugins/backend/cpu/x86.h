@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * x86.h - what this processor and this kernel allow.
+ *
+ * cpuid alone is not enough: the operating system must save the wide
+ * registers too, which XCR0 tells.
+ */
+#ifndef MOE_PLUGINS_BACKEND_CPU_X86_H
+#define MOE_PLUGINS_BACKEND_CPU_X86_H
+
+#include <stdint.h>
+
+#include <cpuid.h>
+
+#define CPU_X86_AVX2   1u /* AVX2, FMA, F16C                                  */
+#define CPU_X86_AVX512 2u /* and AVX-512 F, BW, DQ, VL                        */
+#define CPU_X86_VNNI   4u /* and AVX-512 VNNI                                 */
+
+static inline uint32_t
+cpu_x86_features(void)
+{
+    uint32_t a, b, c, d, c1, found = 0;
+    uint32_t xcr0_low, xcr0_high;
+
+    if (!__get_cpuid(1, &a, &b, &c1, &d))
+        return 0;
+    /* OSXSAVE, AVX, FMA, F16C */
+    if ((~c1 & (1u << 27 | 1u << 28 | 1u << 12 | 1u << 29)) != 0)
+        return 0;
+    __asm__("xgetbv" : "=a"(xcr0_low), "=d"(xcr0_high) : "c"(0));
+    if ((xcr0_low & 0x6u) != 0x6u) /* SSE, AVX */
+        return 0;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (b & 1u << 5) == 0)
+        return 0;
+    found |= CPU_X86_AVX2;
+    if ((xcr0_low & 0xe0u) != 0xe0u) /* mask and 512-bit registers */
+        return found;
+    if ((~b & (1u << 16 | 1u << 17 | 1u << 30 | 1u << 31)) != 0)
+        return found; /* F, DQ, BW, VL */
+    found |= CPU_X86_AVX512;
+    if ((c & 1u << 11) != 0)
+        found |= CPU_X86_VNNI;
+    return found;
+}
+
+#endif /* MOE_PLUGINS_BACKEND_CPU_X86_H */
