@@ -211,14 +211,13 @@ find_flag(const struct cli *c, const char *name, struct found *out)
     return 0;
 }
 
-/* Whether the command reads the section of "section.name". */
-static int
-reads(const struct command *k, const char *key)
+int
+command_reads(const struct command *k, const char *key)
 {
     char section[32];
 
     snprintf(section, sizeof(section), "%.*s", (int) strcspn(key, "."), key);
-    return word_in(k->sections, section);
+    return word_in(k->reads, section) || word_in(k->reads, key);
 }
 
 static int
@@ -302,7 +301,7 @@ take(struct parse *p, const char *name, const struct found *f,
     int         is_switch = f->own != NULL ? f->own->arg == NULL
                                            : strcmp(f->row.type, "bool") == 0;
 
-    if (f->own == NULL && !reads(c->command, f->row.key)) {
+    if (f->own == NULL && !command_reads(c->command, f->row.key)) {
         say("%s has no effect on 'moe-run %s'", name, c->command->name);
         return EXIT_USAGE;
     }

@@ -43,8 +43,7 @@ struct command {
     const char        *summary;  /* one line                                  */
     const char        *operands; /* "IN OUT"; "": none                        */
     int                n_operands; /* at most                                 */
-    const char        *sections; /* of the option table that it reads, each
-                                    followed by a blank                       */
+    const char        *reads;    /* sections or keys of the option table      */
     const struct flag *flags;    /* ends with names == NULL                   */
     int (*run)(struct cli *c);   /* the exit status                           */
 };
@@ -80,6 +79,8 @@ const char *cli_value(const struct cli *c, const char *name);
 int         cli_has(const struct cli *c, const char *name);
 
 const struct command *command_find(const char *name);
+/* Whether the option with that key has an effect on the command. */
+int                   command_reads(const struct command *k, const char *key);
 int                   word_in(const char *words, const char *word);
 
 /* --------------------------------------------------------------- help.c -- */

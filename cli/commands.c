@@ -3,14 +3,14 @@
  * commands.c - what moe-run can do: one row for each command.
  *
  * A command's help, man page part and completion are made from its row and
- * from the rows of the library's option table whose sections it reads.
+ * from the rows of the library's option table that it reads.
  */
 #include "cli.h"
 
 #define END { NULL, NULL, NULL }
 #define JSON_FLAG                                                             \
     { "--json", NULL, "Print one JSON object on standard output" }
-#define RUN_SECTIONS "model engine memory plugin generate text log "
+#define RUN_READS "model engine memory plugin generate text log"
 
 const struct flag common_flags[] = {
     { "--config", "FILE",
@@ -76,20 +76,21 @@ static const struct flag no_flags[] = { END };
 
 const struct command commands[] = {
     { "generate", "run complete", "Continue a text (the default command)", "",
-      0, RUN_SECTIONS, generate_flags, run_generate },
-    { "chat", "", "Talk with a model", "", 0, RUN_SECTIONS, chat_flags,
+      0, RUN_READS, generate_flags, run_generate },
+    { "chat", "", "Talk with a model", "", 0, RUN_READS, chat_flags,
       run_chat },
     { "inspect", "show", "Tell what a checkpoint holds", "[MODEL]", 1,
-      "model plugin log ", json_flags, run_inspect },
+      "model.path plugin log", json_flags, run_inspect },
     { "quantize", "", "Write a checkpoint in other number formats", "IN OUT",
-      2, "engine memory plugin quant log ", no_flags, run_quantize },
+      2, "engine.threads memory.budget plugin quant log", no_flags,
+      run_quantize },
     { "perplexity", "", "Measure how well a model predicts a text", "", 0,
-      "model engine memory plugin text log ", perplexity_flags,
+      "model engine memory plugin log", perplexity_flags,
       run_perplexity },
     { "plugins", "", "List every plugin file, its state and the reason", "",
-      0, "plugin log ", json_flags, run_plugins },
+      0, "plugin log", json_flags, run_plugins },
     { "config", "", "Print every option, its value and its source", "", 0,
-      RUN_SECTIONS "quant ", config_flags, run_config },
+      RUN_READS " quant", config_flags, run_config },
     { "help", "", "Print the help of a command", "[COMMAND]", 1, "",
       no_flags, run_help },
     { NULL, NULL, NULL, NULL, 0, NULL, NULL, NULL },

@@ -51,16 +51,6 @@ documented(const char *flags)
     return p != NULL ? (size_t) (p - flags) + strcspn(p, " ") : strlen(flags);
 }
 
-static int
-row_is_read(const struct command *k, const struct moe_option *row)
-{
-    char section[32];
-
-    snprintf(section, sizeof(section), "%.*s", (int) strcspn(row->key, "."),
-             row->key);
-    return word_in(k->sections, section);
-}
-
 /* ----------------------------------------------------------------- help -- */
 
 #define HELP_COLUMN 30
@@ -114,7 +104,7 @@ help_rows(const struct cli *c, const struct command *k)
     size_t            i, n;
 
     for (i = 0; moe_options_at(c->o, i, &row) == MOE_OK; i++) {
-        if (row.flags[0] == '\0' || !row_is_read(k, &row))
+        if (row.flags[0] == '\0' || !command_reads(k, row.key))
             continue;
         n = documented(row.flags);
         aliases = row.flags + n;
@@ -159,7 +149,7 @@ print_help(const struct cli *c, const struct command *command)
     }
     heading("Flags of every command");
     help_flags(common_flags);
-    if (command->sections[0] != '\0') {
+    if (command->reads[0] != '\0') {
         heading("Options (also in moe.ini and the environment)");
         help_rows(c, command);
     }
@@ -278,6 +268,12 @@ man_type(const struct moe_option *row)
         scdoc(row->type);
         out_text("*.");
     } else if (row->range[0] != '\0') {
+        size_t n = strlen(row->range);
+
+        if (n > 2 && strcmp(row->range + n - 2, "..") == 0) {
+            out_format(" Allowed: %.*s and more.", (int) n - 2, row->range);
+            return;
+        }
         out_text(" Allowed: ");
         scdoc(row->range);
         out_text(".");
@@ -318,24 +314,17 @@ print_man_options(const struct cli *c)
         man_own(k->flags);
     }
     out_text("# OPTIONS\n\nEach option is also a key of *moe.ini*(5) and a "
-             "variable of the environment. A command takes the flags of the "
-             "sections that it reads; another flag has no effect and is "
-             "refused.\n");
+             "variable of the environment. A flag that a command does not "
+             "read has no effect there and is refused.\n");
     for (i = 0; moe_options_at(c->o, i, &row) == MOE_OK; i++) {
-        int first = 1;
+        int first;
 
         if (row.flags[0] == '\0')
             continue;
         n = strcspn(row.key, ".");
         if (strncmp(section, row.key, n) != 0 || section[n] != '\0') {
             snprintf(section, sizeof(section), "%.*s", (int) n, row.key);
-            out_format("\n## %s\n\nRead by", section);
-            for (k = commands; k->name != NULL; k++)
-                if (word_in(k->sections, section)) {
-                    out_format("%s *%s*", first ? "" : ",", k->name);
-                    first = 0;
-                }
-            out_text(".\n");
+            out_format("\n## %s\n", section);
         }
         out_text("\n");
         scdoc_flags(row.flags, strlen(row.flags), metavar(&row));
@@ -346,7 +335,13 @@ print_man_options(const struct cli *c)
         man_default(&row);
         out_text(" Variable *");
         scdoc(row.env);
-        out_text("*.\n");
+        out_text("*. Read by");
+        for (first = 1, k = commands; k->name != NULL; k++)
+            if (k->run != run_config && command_reads(k, row.key)) {
+                out_format("%s *%s*", first ? "" : ",", k->name);
+                first = 0;
+            }
+        out_text(".\n");
     }
 }
 
@@ -363,7 +358,7 @@ print_man_ini(const struct cli *c)
         n = strcspn(row.key, ".");
         if (strncmp(section, row.key, n) != 0 || section[n] != '\0') {
             snprintf(section, sizeof(section), "%.*s", (int) n, row.key);
-            out_format("%s## \\[%s\\]\n", i > 0 ? "\n" : "", section);
+            out_format("%s## [%s]\n", i > 0 ? "\n" : "", section);
         }
         out_text("\n*");
         scdoc(row.key + n + 1);
@@ -410,13 +405,28 @@ complete_value(const char *flags, const char *arg, const char *words)
     out_text("        return ;;\n");
 }
 
+/* Flags in a list of lines of at most 80 columns; the column after them. */
+static size_t
+out_word(const char *text, size_t len, size_t at)
+{
+    if (at + 1 + len > 78) {
+        out_text("\n            ");
+        at = 12;
+    } else if (at > 15) {
+        out_text(" ");
+        at++;
+    }
+    out_write(NULL, text, len);
+    return at + len;
+}
+
 void
 print_completion(const struct cli *c)
 {
     struct moe_option     row = { .struct_size = sizeof(row) };
     const struct command *k;
     const struct flag    *f;
-    size_t                i;
+    size_t                i, at;
 
     out_text("# SPDX-License-Identifier: Apache-2.0\n"
              "# bash completion for moe-run; made by moe-run "
@@ -424,7 +434,7 @@ print_completion(const struct cli *c)
              "_moe_run()\n{\n"
              "    local cur=${COMP_WORDS[COMP_CWORD]}\n"
              "    local prev=${COMP_WORDS[COMP_CWORD-1]}\n"
-             "    local flags operands=f\n\n"
+             "    local flags operands\n\n"
              "    COMPREPLY=()\n"
              "    case $prev in\n");
     for (f = common_flags; f->names != NULL; f++)
@@ -455,13 +465,14 @@ print_completion(const struct cli *c)
             out_text("*"); /* generate, by name or not */
         }
         out_text(")\n        flags='");
+        at = 15;
         for (f = shown->flags; f->names != NULL; f++)
-            out_format("%s ", f->names);
+            at = out_word(f->names, strlen(f->names), at);
         for (f = common_flags; f->names != NULL; f++)
-            out_format("%s ", f->names);
+            at = out_word(f->names, strlen(f->names), at);
         for (i = 0; moe_options_at(c->o, i, &row) == MOE_OK; i++)
-            if (row.flags[0] != '\0' && row_is_read(shown, &row))
-                out_format("%.*s ", (int) documented(row.flags), row.flags);
+            if (row.flags[0] != '\0' && command_reads(shown, row.key))
+                at = out_word(row.flags, documented(row.flags), at);
         out_text("'\n");
         if (strcmp(shown->name, "help") == 0)
             out_text("        operands=c ;;\n");
