@@ -187,10 +187,10 @@ FIXTURES = {
     "llama-llama3": Fixture("llama", generation=dict(
         do_sample=True, eos_token_id=[2, 3], temperature=0.6, top_p=0.9),
         **dense(128, 48, 2, 6, 3, 60, tie_word_embeddings=True,
-                rope_theta=500000.0, max_position_embeddings=512,
+                rope_theta=500000.0, max_position_embeddings=1024,
                 eos_token_id=[2, 3], head_dim=12, rope_scaling=dict(
                     factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
-                    original_max_position_embeddings=48,
+                    original_max_position_embeddings=128,
                     rope_type="llama3"))),
     "llama-linear": Fixture("llama", **dense(
         99, 36, 2, 2, 2, 47, attention_bias=True, mlp_bias=True,

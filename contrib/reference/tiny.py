@@ -230,9 +230,9 @@ def answers(folder, dtype, seed, batch=()):
     if dtype != "float32":
         native, _ = logits_of(load(folder, DTYPES[dtype]), prompt + greedy)
         ref["logits_" + SHORT[dtype]] = numbers(native[ROWS])
-        ref["native_error"] = "%.3g" % float(
-            ((native - logits).abs().amax(-1) / logits.abs().amax(-1)).max())
-        ref["native_error"] = float(ref["native_error"])
+        ref["native_error"] = float("%.3g" % float(
+            ((native - logits).abs().amax(-1)
+             / logits.abs().amax(-1)).max()))
     ref["margins"] = {"greedy": float("%.3g" % gap)}
     if routers:
         if nearest < math.inf:
@@ -263,6 +263,10 @@ def moe_layers(model):
 
 
 def folder_size(folder):
+    """Bytes in the folder; makes its files readable, which the library leaves
+    to their owner alone."""
+    for f in os.listdir(folder):
+        os.chmod(os.path.join(folder, f), 0o644)
     return sum(os.path.getsize(os.path.join(folder, f))
                for f in os.listdir(folder))
 
