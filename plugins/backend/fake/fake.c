@@ -219,7 +219,7 @@ fake_device_info(void *self, uint32_t i, struct moe_device_info *out)
 
     if (i >= f->n_devices)
         return MOE_E_NOT_FOUND;
-    memset(out, 0, sizeof(*out));
+    memset(out, 0, size < sizeof(*out) ? size : sizeof(*out));
     out->struct_size = size;
     out->caps = MOE_CAP_ASYNC | MOE_CAP_ADVISE;
     out->dtypes = MOE_DTYPE_BIT(MOE_F32);
@@ -230,7 +230,7 @@ fake_device_info(void *self, uint32_t i, struct moe_device_info *out)
     pthread_mutex_lock(&f->lock);
     out->mem_free = f->memory - f->used[i];
     pthread_mutex_unlock(&f->lock);
-    out->mem_align = 64;
+    out->mem_align = FAKE_ALIGN;
     out->n_copy_engines = 1;
     snprintf(out->domain, sizeof(out->domain), "fake%u", i);
     snprintf(out->uid, sizeof(out->uid), "fake%u", i);

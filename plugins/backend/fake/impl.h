@@ -16,6 +16,7 @@
 
 #define FAKE_DEVICES 8u
 #define FAKE_FAULTS  16u
+#define FAKE_ALIGN   64u /* of memory: allocations are multiples of it */
 
 /* Calls that a `fail` rule can count. */
 enum fake_call {

@@ -11,12 +11,24 @@
 
 #include "backend/fake/impl.h"
 
+/* What an allocation takes: mem_align is the granule. */
+static uint64_t
+granules(uint64_t bytes)
+{
+    uint64_t n = bytes > 0 ? bytes : 1;
+
+    return n > UINT64_MAX - FAKE_ALIGN
+               ? UINT64_MAX / FAKE_ALIGN * FAKE_ALIGN
+               : (n + FAKE_ALIGN - 1) / FAKE_ALIGN * FAKE_ALIGN;
+}
+
 /* bytes of device memory, all NaN: reserved first, then taken. */
 static moe_status
-device_memory(moe_device *dev, uint64_t bytes, const char *what,
+device_memory(moe_device *dev, uint64_t want, const char *what,
               uint8_t **data, moe_grant **grant, struct moe_error *err)
 {
     struct fake           *f = dev->fake;
+    uint64_t               bytes = granules(want);
     const struct moe_host *host = f->host;
     char                   domain[16];
     moe_status             status;
@@ -35,7 +47,7 @@ device_memory(moe_device *dev, uint64_t bytes, const char *what,
     pthread_mutex_lock(&f->lock);
     *data = NULL;
     if (bytes <= f->memory - f->used[dev->index])
-        *data = malloc(bytes > 0 ? bytes : 1);
+        *data = malloc(bytes);
     if (*data != NULL)
         f->used[dev->index] += bytes;
     pthread_mutex_unlock(&f->lock);
@@ -51,9 +63,11 @@ device_memory(moe_device *dev, uint64_t bytes, const char *what,
 }
 
 static void
-device_memory_free(moe_device *dev, uint64_t bytes, uint8_t *data,
+device_memory_free(moe_device *dev, uint64_t want, uint8_t *data,
                    moe_grant *grant)
 {
+    uint64_t bytes = granules(want);
+
     free(data);
     pthread_mutex_lock(&dev->fake->lock);
     dev->fake->used[dev->index] -= bytes;
