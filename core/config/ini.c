@@ -44,15 +44,58 @@ struct reader {
     struct moe_error *err;
 };
 
-/* The whole of a file, NUL-terminated. */
+/* The whole of an open file, NUL-terminated; the caller frees *text. */
+static moe_status
+read_open(int fd, const char *path, char **text, size_t *len,
+          struct moe_error *err)
+{
+    char  *buf = NULL, *grown;
+    size_t n = 0, cap = 0;
+
+    for (;;) {
+        ssize_t got;
+
+        if (n + 1 >= cap) {
+            cap = cap == 0 ? 8192 : cap * 2;
+            grown = realloc(buf, cap);
+            if (grown == NULL) {
+                free(buf);
+                return moe_fail(err, MOE_E_NOMEM, errno,
+                                "%.300s: out of memory", path);
+            }
+            buf = grown;
+        }
+        got = read(fd, buf + n, cap - n - 1);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0) {
+            int why = errno;
+
+            free(buf);
+            return moe_fail(err, MOE_E_IO, why, "%.300s: cannot be read: %s",
+                            path, strerror(why));
+        }
+        if (got == 0)
+            break;
+        n += (size_t) got;
+        if (n > MAX_FILE) {
+            free(buf);
+            return moe_fail(err, MOE_E_INVAL, 0,
+                            "%.300s: more than 1 MiB; this is no moe.ini",
+                            path);
+        }
+    }
+    buf[n] = '\0';
+    *text = buf;
+    *len = n;
+    return MOE_OK;
+}
+
 static moe_status
 read_whole(const char *path, int missing_ok, char **text, size_t *len,
            struct moe_error *err)
 {
     int         fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-    char       *buf = NULL;
-    size_t      n = 0;
-    ssize_t     got;
     moe_status  status;
     struct stat st;
 
@@ -64,46 +107,11 @@ read_whole(const char *path, int missing_ok, char **text, size_t *len,
         return moe_fail(err, MOE_E_IO, errno, "%.300s: cannot be opened: %s",
                         path, strerror(errno));
     }
-    if (fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)) {
+    if (fstat(fd, &st) == 0 && S_ISDIR(st.st_mode))
         status = moe_fail(err, MOE_E_IO, EISDIR,
                           "%.300s: is a folder, not an INI file", path);
-        goto close_file;
-    }
-    buf = malloc(MAX_FILE + 2);
-    if (buf == NULL) {
-        status = moe_fail(err, MOE_E_NOMEM, errno, "%.300s: out of memory",
-                          path);
-        goto close_file;
-    }
-    while (n <= MAX_FILE) {
-        got = read(fd, buf + n, MAX_FILE + 1 - n);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0) {
-            status = moe_fail(err, MOE_E_IO, errno,
-                              "%.300s: cannot be read: %s", path,
-                              strerror(errno));
-            goto free_text;
-        }
-        if (got == 0)
-            break;
-        n += (size_t) got;
-    }
-    if (n > MAX_FILE) {
-        status = moe_fail(err, MOE_E_INVAL, 0,
-                          "%.300s: more than 1 MiB; this is no moe.ini",
-                          path);
-        goto free_text;
-    }
-    buf[n] = '\0';
-    *text = buf;
-    *len = n;
-    close(fd);
-    return MOE_OK;
-
-free_text:
-    free(buf);
-close_file:
+    else
+        status = read_open(fd, path, text, len, err);
     close(fd);
     return status;
 }

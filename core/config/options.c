@@ -208,10 +208,12 @@ relative_name(const struct moe_option_row *row, const char *text,
         return NULL;
     if ((row->bits & MOE_ROW_SEARCH) == 0)
         return text[0] == '/' ? NULL : text;
-    for (p = text; p != NULL; p = strchr(p, ':'), p += p != NULL)
-        if (*p != '/')
-            return p;
-    return NULL;
+    for (p = text; *p == '/'; p++) {
+        p += strcspn(p, ":");
+        if (*p == '\0')
+            return NULL;
+    }
+    return p;
 }
 
 moe_status
