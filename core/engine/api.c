@@ -4,6 +4,10 @@
  *
  * Owns nothing; copies answers out.
  */
+#ifdef HAVE_CONFIG_H
+#    include <config.h>
+#endif
+
 #include "engine/engine.h"
 
 #include <errno.h>

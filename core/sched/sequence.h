@@ -24,7 +24,7 @@ struct moe_sequence {
     uint32_t   flags, max_tokens;
     uint32_t   finish;
     moe_status status;
-    char       error[240];
+    char       error[496];
 
     struct moe_sampler *sampler;
     struct moe_detok   *detok;
