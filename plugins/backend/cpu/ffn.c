@@ -418,8 +418,9 @@ cpu_ffn(moe_device *dev, const struct moe_op_grouped_ffn *op,
     moe_status      st;
 
     st = check_shape(op, err);
-    if (st == MOE_OK)
-        st = find_buffers(&f, &offsets, &n_offsets, err);
+    if (st != MOE_OK || op->rows == 0)
+        return st;
+    st = find_buffers(&f, &offsets, &n_offsets, err);
     if (st != MOE_OK)
         return st;
     ffn_layout(op, CPU_F32, &w);

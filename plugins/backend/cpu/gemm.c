@@ -202,6 +202,8 @@ cpu_gemm(moe_device *dev, const struct moe_op_grouped_gemm *op,
         return moe_fail(err, MOE_E_INVAL, 0,
                         "gemm: %u groups of %u parts with %u columns",
                         op->n_groups, op->n_parts, op->k);
+    if (op->rows == 0)
+        return MOE_OK;
     g.x = cpu_rows(dev, op->x, op->rows, op->k, op->ldx, "gemm x", err);
     g.y = cpu_rows(dev, op->y, op->rows, op->n, op->ldy, "gemm y", err);
     work = cpu_bytes(dev, op->work, cpu_gemm_work(op, CPU_F32), "gemm work",

@@ -167,17 +167,15 @@ cpu_rope(moe_device *dev, const struct moe_op_rope_kv *op,
     moe_status           st;
 
     st = check_shape(op, err);
-    if (st != MOE_OK)
+    if (st != MOE_OK || op->rows == 0)
         return st;
     width = ((uint64_t) op->heads + kv->kv_heads) * kv->k_dim
             + (uint64_t) kv->kv_heads * kv->v_dim;
     r.elem = moe_dtype_size(kv->dtype);
     r.qkv = cpu_rows(dev, op->qkv, op->rows, width, op->ld, "rope qkv", err);
-    r.positions = cpu_bytes(dev, op->positions, (uint64_t) op->rows * 4,
-                            "rope positions", err);
     r.slots = cpu_bytes(dev, op->slots, (uint64_t) op->rows * 4, "rope slots",
                         err);
-    if (r.qkv == NULL || r.positions == NULL || r.slots == NULL)
+    if (r.qkv == NULL || r.slots == NULL)
         return MOE_E_INVAL;
     if (op->norm_span != 0) {
         r.q_norm = cpu_bytes(dev, op->q_norm, span * kv->k_dim * 4,
@@ -187,12 +185,15 @@ cpu_rope(moe_device *dev, const struct moe_op_rope_kv *op,
         if (r.q_norm == NULL || r.k_norm == NULL)
             return MOE_E_INVAL;
     }
-    if (op->rot_dim != 0
-        && (r.inv_freq = cpu_bytes(dev, op->inv_freq,
-                                   (uint64_t) op->rot_dim / 2 * 4,
-                                   "rope inv_freq", err))
-               == NULL)
-        return MOE_E_INVAL;
+    if (op->rot_dim != 0) {
+        r.inv_freq = cpu_bytes(dev, op->inv_freq,
+                               (uint64_t) op->rot_dim / 2 * 4,
+                               "rope inv_freq", err);
+        r.positions = cpu_bytes(dev, op->positions, (uint64_t) op->rows * 4,
+                                "rope positions", err);
+        if (r.inv_freq == NULL || r.positions == NULL)
+            return MOE_E_INVAL;
+    }
     st = cpu_kv_open(dev, kv, "rope", &r.k, &r.v, &rows, err);
     if (st != MOE_OK)
         return st;

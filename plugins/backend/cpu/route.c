@@ -183,15 +183,21 @@ cpu_route(moe_device *dev, const struct moe_op_route *op,
     st = cpu_route_check(op, err);
     if (st != MOE_OK)
         return st;
+    offsets = cpu_bytes(dev, op->offsets, ((uint64_t) op->n_experts + 1) * 4,
+                        "route offsets", err);
+    if (offsets == NULL)
+        return MOE_E_INVAL;
+    if (op->rows == 0) {
+        memset(offsets, 0, ((size_t) op->n_experts + 1) * 4);
+        return MOE_OK;
+    }
     r.logits = cpu_rows(dev, op->logits, op->rows, op->n_experts, op->ld,
                         "route logits", err);
     r.ids = cpu_bytes(dev, op->ids, pairs * 4, "route ids", err);
     r.weights = cpu_bytes(dev, op->weights, pairs * 4, "route weights", err);
-    offsets = cpu_bytes(dev, op->offsets, ((uint64_t) op->n_experts + 1) * 4,
-                        "route offsets", err);
     perm = cpu_bytes(dev, op->perm, pairs * 4, "route perm", err);
     if (r.logits == NULL || r.ids == NULL || r.weights == NULL
-        || offsets == NULL || perm == NULL)
+        || perm == NULL)
         return MOE_E_INVAL;
     if (op->sel_bias.mem != NULL
         && (r.sel_bias = cpu_bytes(dev, op->sel_bias,

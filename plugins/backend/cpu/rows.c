@@ -51,6 +51,8 @@ cpu_embed(moe_device *dev, const struct moe_op_embed *op,
 
     if (!is_f32(op->dtype, "embed", err))
         return MOE_E_UNSUPPORTED;
+    if (op->rows == 0)
+        return MOE_OK;
     st = cpu_mat_of(dev, &op->w, op->w.part, op->n, op->k, "embed", &e.m,
                     err);
     if (st != MOE_OK)
@@ -102,6 +104,8 @@ cpu_norm(moe_device *dev, const struct moe_op_norm *op, struct moe_error *err)
 
     if (!is_f32(op->dtype, "norm", err))
         return MOE_E_UNSUPPORTED;
+    if (op->rows == 0)
+        return MOE_OK;
     if (op->kind != MOE_NORM_RMS && op->kind != MOE_NORM_LAYER)
         return moe_fail(err, MOE_E_UNSUPPORTED, 0, "norm: kind %u is unknown",
                         op->kind);
@@ -172,6 +176,8 @@ cpu_combine(moe_device *dev, const struct moe_op_combine *op,
 
     if (!is_f32(op->dtype, "combine", err))
         return MOE_E_UNSUPPORTED;
+    if (op->rows == 0)
+        return MOE_OK;
     if (op->k != 0) {
         c.pairs = cpu_rows(dev, op->pairs, pairs, op->h, op->ldp,
                            "combine pairs", err);
