@@ -3,10 +3,9 @@
  * sampler.c - logits to a token.
  *
  * Owns one sequence's penalties, random numbers and a list of candidates.
- * Candidates are never sorted as a whole: a threshold on the logit leaves a
- * few, and only these are put in order.  All sums are in double and in the
- * order of the sorted candidates, so the choice is the same on every machine
- * whose exp is (glibc's is within half a unit in the last place).
+ * Candidates are selected, and only those that top-p looks at are sorted.
+ * All sums are in double and in an order that the logits alone decide, so the
+ * choice is the same on every machine whose exp is.
  */
 #include "text/sampler.h"
 
@@ -208,27 +207,42 @@ moe_select(struct moe_candidate *c, uint32_t n, uint32_t k)
     }
 }
 
-/* Of n sorted candidates those that top-p and min-p leave, at least one;
- * *sum: of their exp(logit - the largest). */
+/*
+ * Of the first n candidates those that top-p and min-p leave, at least one,
+ * moved to the front; *sum: of their exp(logit), the largest being 0.
+ */
 static uint32_t
 moe_nucleus(const struct moe_sampler *s, uint32_t n, double *sum)
 {
-    double   total = 0, kept = 0, top = (double) s->cand[0].logit;
-    uint32_t i;
+    struct moe_candidate *c = s->cand;
+    double                total = 0, kept = 0;
+    uint32_t              i, k, left = 0;
 
-    for (i = 0; i < n; i++)
-        total += exp((double) s->cand[i].logit - top);
-    for (i = 0; i < n; i++) {
-        double p = exp((double) s->cand[i].logit - top);
-
-        if (i > 0
-            && ((s->s.top_p < 1 && kept >= (double) s->s.top_p * total)
-                || p < (double) s->s.min_p))
-            break;
-        kept += p;
+    if (s->s.top_p < 1) {
+        for (i = 0; i < n; i++)
+            total += exp((double) c[i].logit);
+        /* Few hold most of the probability: sort a few, more if need be. */
+        for (k = n < 128 ? n : 128;; k = k < n / 4 ? k * 4 : n) {
+            moe_select(c, n, k);
+            qsort(c, k, sizeof(*c), moe_candidate_order);
+            kept = exp((double) c[0].logit);
+            for (i = 1; i < k && kept < (double) s->s.top_p * total; i++)
+                kept += exp((double) c[i].logit);
+            if (i < k || k == n)
+                break;
+        }
+        n = i;
     }
-    *sum = kept;
-    return i;
+    *sum = 0;
+    for (i = 0; i < n; i++) {
+        double p = exp((double) c[i].logit);
+
+        if (p < (double) s->s.min_p)
+            continue;
+        *sum += p;
+        c[left++] = c[i];
+    }
+    return left;
 }
 
 moe_status
@@ -266,21 +280,11 @@ moe_sampler_pick(struct moe_sampler *s, const float *logits, uint32_t *id,
     if (s->s.top_k != 0 && s->s.top_k < n) {
         moe_select(s->cand, n, s->s.top_k);
         n = s->s.top_k;
-    } else {
-        /* What is this far below the best has no weight in a double's sum of
-         * a whole vocabulary; it need not be sorted. */
-        uint32_t kept = 0;
-
-        for (i = 0; i < n; i++)
-            if (s->cand[i].logit > -50.0f)
-                s->cand[kept++] = s->cand[i];
-        n = kept;
     }
-    qsort(s->cand, n, sizeof(*s->cand), moe_candidate_order);
     n = moe_nucleus(s, n, &sum);
     r = moe_random(s) * sum;
     for (i = 0; i + 1 < n; i++) {
-        r -= exp((double) s->cand[i].logit - (double) s->cand[0].logit);
+        r -= exp((double) s->cand[i].logit);
         if (r < 0)
             break;
     }
