@@ -147,6 +147,8 @@ int list_append(char **list, const char *item);
 #define ON_SIGNAL_NOTE   2 /* only note it: the loop at work looks            */
 void signals_start(void);
 void signals_mode(int mode, moe_engine *engine);
+/* Whether a signal ends a system call that waits, such as for a line. */
+void signals_interrupt(int on);
 /* The signal that came, or 0. */
 int  signal_came(void);
 void signal_forget(void);

@@ -178,17 +178,11 @@ line_open(void)
     return r;
 }
 
-const char *
-line_read(struct line_reader *r, const char *prompt, int *interrupted)
+static const char *
+plain_line(struct line_reader *r, const char *prompt, int *interrupted)
 {
     ssize_t len;
 
-    *interrupted = 0;
-    r->prompt = prompt;
-#ifdef HAVE_LIBEDIT
-    if (r->el != NULL)
-        return edit_line(r, interrupted);
-#endif
     if (isatty(STDIN_FILENO)) {
         fputs(prompt, stderr);
         fflush(stderr);
@@ -204,6 +198,24 @@ line_read(struct line_reader *r, const char *prompt, int *interrupted)
            && (r->plain[len - 1] == '\n' || r->plain[len - 1] == '\r'))
         r->plain[--len] = '\0';
     return r->plain;
+}
+
+const char *
+line_read(struct line_reader *r, const char *prompt, int *interrupted)
+{
+    const char *line;
+
+    *interrupted = 0;
+    r->prompt = prompt;
+    signals_interrupt(1);
+#ifdef HAVE_LIBEDIT
+    line = r->el != NULL ? edit_line(r, interrupted)
+                         : plain_line(r, prompt, interrupted);
+#else
+    line = plain_line(r, prompt, interrupted);
+#endif
+    signals_interrupt(0);
+    return line;
 }
 
 void

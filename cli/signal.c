@@ -24,17 +24,39 @@ on_signal(int number)
         moe_engine_cancel(target);
 }
 
+/* flags: 0, a system call that waits returns; SA_RESTART, it goes on. */
+static void
+install(int flags)
+{
+    static const int numbers[] = { SIGINT, SIGTERM };
+    struct sigaction action = { .sa_handler = on_signal, .sa_flags = flags };
+    struct sigaction before;
+    size_t           i;
+
+    sigemptyset(&action.sa_mask);
+    for (i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+        /* a shell starts what runs in the background with SIGINT ignored:
+         * the Ctrl-C is not meant for it */
+        sigaction(numbers[i], NULL, &before);
+        if (before.sa_handler != SIG_IGN)
+            sigaction(numbers[i], &action, NULL);
+    }
+}
+
 void
 signals_start(void)
 {
-    struct sigaction action = { .sa_handler = on_signal };
+    struct sigaction action = { .sa_handler = SIG_IGN };
 
-    /* no SA_RESTART: a read from the terminal has to return */
     sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    action.sa_handler = SIG_IGN;
     sigaction(SIGPIPE, &action, NULL);
+    install(SA_RESTART); /* no write is cut in the middle */
+}
+
+void
+signals_interrupt(int on)
+{
+    install(on ? 0 : SA_RESTART);
 }
 
 void
