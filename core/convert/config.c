@@ -212,6 +212,9 @@ quantization_config(const struct moe_recode_plan *plan, struct summary *s,
         put(groups, name, group_of(plan, s, i, failed), failed);
     }
     add_modules(plan, s, FORMATS_MAX, ignore, failed);
+    /* a head that is tied has no tensor here, but is a module to others */
+    if (plan->a->tied)
+        add_text(ignore, "lm_head", failed);
     put(q, "quant_method", json_object_new_string("compressed-tensors"),
         failed);
     put(q, "version", json_object_new_string(CT_VERSION), failed);
