@@ -407,6 +407,8 @@ fp8_scale(float amax, const struct fp8_kind *kind, uint32_t dtype)
     return s < kind->scale_max ? s : kind->scale_max;
 }
 
+/* importance is not used: the largest weight alone sets a scale, and within
+ * it each code is the nearest. */
 static moe_status
 fp8_encode(void *self, const struct moe_format *f, const float *src,
            uint64_t ld, const float *importance, const struct moe_tensor *dst,
