@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/random.h>
 
 int
 model_choose(struct cli *c, int *is_default)
@@ -49,6 +50,17 @@ is_true(const char *value)
            || strcasecmp(value, "on") == 0 || strcmp(value, "1") == 0;
 }
 
+/* A seed that a person can type again. */
+static uint64_t
+short_seed(void)
+{
+    uint32_t seed;
+
+    if (getrandom(&seed, sizeof(seed), GRND_NONBLOCK) != sizeof(seed))
+        seed = (uint32_t) (now_s() * 1e6);
+    return seed % 1000000000u;
+}
+
 int
 settings_read(const struct cli *c, const moe_engine *e, struct settings *out)
 {
@@ -58,6 +70,8 @@ settings_read(const struct cli *c, const moe_engine *e, struct settings *out)
         say("the model's sampling parameters cannot be read");
         return EXIT_RUN;
     }
+    if (strcmp(moe_options_get(c->o, "generate.seed"), "-1") == 0)
+        out->sampling.seed = short_seed();
     out->max_tokens
         = strtoll(moe_options_get(c->o, "generate.max_tokens"), NULL, 10);
     if (is_true(moe_options_get(c->o, "generate.ignore_eos")))
@@ -145,8 +159,8 @@ print_summary(const moe_engine *e, double ttft_s, const uint64_t *seed)
     print_rate("prefill", s.prefill_tokens, s.prefill_s);
     print_rate("decode", s.decode_tokens, s.decode_s);
     if (ttft_s > 0)
-        fprintf(stderr, "  %-12s %.3f s, after %.3f s to open the model\n",
-                "first token", ttft_s, s.open_s);
+        fprintf(stderr, "  %-12s after %.1f ms, the model opened in %.1f ms\n",
+                "first token", 1e3 * ttft_s, 1e3 * s.open_s);
     fprintf(stderr, "  %-12s %s of a budget of %s", "memory",
             bytes_text(s.peak_bytes, a, sizeof(a)),
             bytes_text(s.budget_bytes, b, sizeof(b)));

@@ -168,12 +168,12 @@ else
 fi
 
 # quantize
-moe quantize "$model" "$tmp/quantized" --experts int4-g32 -q
+moe quantize "$model" "$tmp/quantized" --experts fp8-e4m3-channel -q
 status_is 0 'quantize succeeds'
 err_empty '... quietly, without a terminal'
 moe -m "$tmp/quantized" -p 'The man' -n 4 -q
 status_is 0 '... and what it wrote runs'
-moe quantize "$model" "$tmp/quantized"
+moe quantize "$model" "$tmp/quantized" --experts fp8-e4m3-channel
 [ "$status" -ne 0 ] && [ "$(wc -l < "$tmp/err")" -eq 1 ]
 ok $? '... and is not overwritten'
 

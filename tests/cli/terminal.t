@@ -39,10 +39,12 @@ status_is 0 'no prompt, no template'
 out_has 'prompt> ' '... asks for a prompt'
 
 : > "$tmp/in"
-on_terminal quantize "$model" "$tmp/quantized"
+on_terminal quantize "$model" "$tmp/quantized" \
+    --experts fp8-e4m3-channel
 status_is 0 'quantize on a terminal'
 out_has '100 %' '... shows how far it is'
-TERM=dumb on_terminal quantize "$model" "$tmp/quantized2"
+TERM=dumb on_terminal quantize "$model" "$tmp/quantized2" \
+    --experts fp8-e4m3-channel
 out_lacks '100 %' '... but not on a dumb one'
 
 finish
