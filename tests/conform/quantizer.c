@@ -15,7 +15,7 @@
 
 #include "conform/quantizer_run.h"
 
-/* ----------------------------------------------------------------- topics -- */
+/* --------------------------------------------------------------- topics -- */
 
 static void
 look_at_format(struct run *run)

@@ -118,7 +118,7 @@ next_weight(struct run *run)
     return (float) (0.02 * s);
 }
 
-/* --------------------------------------------------------- guarded memory -- */
+/* ------------------------------------------------------- guarded memory -- */
 
 /* bytes between two guards, or NULL; remembers the lack of memory */
 static void *
@@ -153,7 +153,7 @@ guards_hold(const void *p, uint64_t bytes)
     return 1;
 }
 
-/* ----------------------------------------------------------------- errors -- */
+/* --------------------------------------------------------------- errors -- */
 
 /* st was returned with err: a refusal explains itself. */
 static void
@@ -179,7 +179,7 @@ clear_error(struct moe_error *err)
     err->struct_size = sizeof(*err);
 }
 
-/* ----------------------------------------------------------------- matrix -- */
+/* --------------------------------------------------------------- matrix -- */
 
 static const char *
 scale_name(uint32_t dtype)

@@ -79,7 +79,9 @@ qt_uniform(void)
 __attribute__((__unused__)) static double
 qt_gauss(void)
 {
-    return sqrt(-2.0 * log(qt_uniform())) * cos(6.283185307179586 * qt_uniform());
+    double radius = sqrt(-2.0 * log(qt_uniform()));
+
+    return radius * cos(6.283185307179586 * qt_uniform());
 }
 
 /* Student's t with 4 degrees of freedom, variance 1: heavy tails. */

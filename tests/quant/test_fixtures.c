@@ -30,7 +30,7 @@ u32_at(struct json_object *a, size_t i)
     return (uint32_t) json_object_get_int64(json_object_array_get_idx(a, i));
 }
 
-/* ----------------------------------------------------------- small floats -- */
+/* --------------------------------------------------------- small floats -- */
 
 static void
 test_half_table(struct json_object *all, const char *name, int bf16)

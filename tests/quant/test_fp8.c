@@ -148,7 +148,8 @@ test_shapes(const struct moe_quantizer_ops *ops)
                 planes &= m->plane[1].dim[0]
                           == (block ? (n + 127) / 128 : channel ? n : 1);
                 planes &= m->plane[1].n_dims == 1
-                          || m->plane[1].dim[1] == (block ? (k + 127) / 128 : 1);
+                          || m->plane[1].dim[1]
+                                 == (block ? (k + 127) / 128 : 1);
                 affine &= qt_affine_agrees(ops, f, m);
                 range &= qt_ranges_agree(ops, f, m, 0, n);
                 range &= qt_ranges_agree(ops, f, m, n / 2, n - n / 2);

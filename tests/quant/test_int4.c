@@ -198,7 +198,8 @@ test_error(const struct moe_quantizer_ops *ops)
     uint32_t i, h;
 
     tap_diag("Q4_0: Gaussian %.2f %%, heavy tails %.2f %%",
-             100.0 * q4_0_error(gauss, n * k), 100.0 * q4_0_error(heavy, n * k));
+             100.0 * q4_0_error(gauss, n * k),
+             100.0 * q4_0_error(heavy, n * k));
     for (i = 0; i < 6; i++)
         for (h = 0; h < 2; h++) {
             const struct moe_format *f = qt_format(ops, bound[i].id);

@@ -47,7 +47,7 @@ static const struct moe_format int8_channel = {
 
 static const struct moe_format *const formats[] = { &int8_channel };
 
-/* ----------------------------------------------------------- small floats -- */
+/* --------------------------------------------------------- small floats -- */
 
 static float
 float_of(uint32_t bits)
@@ -141,7 +141,7 @@ dtype_name(uint32_t dtype)
                                : NULL;
 }
 
-/* -------------------------------------------------------------- the table -- */
+/* ------------------------------------------------------------ the table -- */
 
 static void
 set_plane(struct moe_plane *p, const char *suffix, const char *dtype,
@@ -335,7 +335,7 @@ static const struct moe_quantizer_ops ops = {
     .encode = int8_encode,
 };
 
-/* ------------------------------------------------------------- the plugin -- */
+/* ----------------------------------------------------------- the plugin -- */
 
 /* Keep the host if you need memory, settings or threads; this one does not.
  * self comes back as the first argument of every function above. */

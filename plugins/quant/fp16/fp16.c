@@ -130,7 +130,8 @@ fp16_check(void *self, const struct moe_format *f, const struct moe_tensor *t,
             return moe_fail(err, MOE_E_CORRUPT, 0,
                             "weight at row %llu, column %llu is %s; the file "
                             "is damaged",
-                            (unsigned long long) r, (unsigned long long) (c + j),
+                            (unsigned long long) r,
+                            (unsigned long long) (c + j),
                             isnan(x[j]) ? "NaN" : "infinite");
         }
     return st;

@@ -81,7 +81,7 @@ static const struct fp8_kind fp8_e5m2_kind = {
     .magic = 0x1p7f,       /* its last bit is 2^-16 */
 };
 
-/* ---------------------------------------------------------------- formats -- */
+/* -------------------------------------------------------------- formats -- */
 
 /* A kernel may round activations to E4M3 in blocks of 128, which is what
  * tensor cores want: 3 % relative, as much as the weights' own rounding. */
@@ -166,7 +166,7 @@ fp8_grid(const struct moe_format *f, uint64_t n, uint64_t k)
     return g;
 }
 
-/* ------------------------------------------------------------- operations -- */
+/* ----------------------------------------------------------- operations -- */
 
 static moe_status
 fp8_planes(void *self, const struct moe_format *f, uint64_t n, uint64_t k,
@@ -331,7 +331,7 @@ fp8_affine(void *self, const struct moe_format *f, uint64_t n, uint64_t k,
     return MOE_OK;
 }
 
-/* ----------------------------------------------------------------- encode -- */
+/* --------------------------------------------------------------- encode -- */
 
 /* The nearest code, ties to even; beyond the largest number, that number. */
 static inline unsigned char
