@@ -128,16 +128,16 @@ MOE_NO_TAIL(moe_plugin, fini);
 #ifdef __cplusplus
 #    define MOE_EXTERN extern "C"
 #else
-#    define MOE_EXTERN
+#    define MOE_EXTERN extern
 #endif
 #define MOE_EXPORT __attribute__((__visibility__("default")))
 #ifdef MOE_BUILTIN
 #    define MOE_PLUGIN_DEFINE(n)                                              \
-        MOE_EXTERN MOE_EXPORT extern const struct moe_plugin moe_plugin_##n;  \
+        MOE_EXTERN MOE_EXPORT const struct moe_plugin moe_plugin_##n;         \
         const struct moe_plugin moe_plugin_##n
 #else
 #    define MOE_PLUGIN_DEFINE(n)                                              \
-        MOE_EXTERN MOE_EXPORT extern const struct moe_plugin moe_plugin;      \
+        MOE_EXTERN MOE_EXPORT const struct moe_plugin moe_plugin;             \
         const struct moe_plugin moe_plugin
 #endif
 #define MOE_PLUGIN_HEADER                                                     \
