@@ -71,6 +71,7 @@ arena_work(struct test_host *t, const struct moe_op *op,
 
 struct oracle {
     double nmse; /* of all floats that the operation may write */
+    double error, square; /* its numerator and denominator */
     double max;  /* largest error over the largest number */
     int    same; /* integers and untouched bytes are equal */
 };
@@ -129,6 +130,10 @@ compare(const uint8_t *got, const uint8_t *want, uint64_t bytes,
         top = fmax(top, fabs(b));
     }
     o->nmse = fmax(o->nmse, s > 0.0 ? e / s : e);
+    if (!integer && e > 0.0) {
+        o->error += e;
+        o->square += s;
+    }
     o->max = fmax(o->max, worst / top);
 }
 
@@ -147,7 +152,7 @@ check_op(struct test_host *t, const struct moe_op *op,
     moe_status        st;
     uint32_t          n, i;
 
-    *out = (struct oracle){ 0.0, 0.0, 1 };
+    *out = (struct oracle){ .same = 1 };
     n = moe_op_extents(op, 1, x, &bad);
     if (n == 0) {
         printf("# payload: %s\n", bad);

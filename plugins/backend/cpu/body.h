@@ -18,14 +18,14 @@
 #define V_LN2_LO (-2.12194440e-4f)
 #define V_ROUND  12582912.0f /* 1.5 * 2^23: adding it rounds to an integer */
 
-/* e^x, within 2 ulp for -87 < x < 88.7; below that 0, above it about the
- * largest float; NaN stays NaN. */
+/* e^x, within 2 ulp for -87 < x < 88.5; 0 below that and e^88.5 above, which
+ * for the sums and quotients here is as good as infinity; NaN stays NaN. */
 V_FN v16
 v_exp(v16 x)
 {
     v16 t, n, r, p;
 
-    x = v_min(v_set1(88.722839f), x);
+    x = v_min(v_set1(88.5f), x);
     r = v_max(v_set1(-87.0f), x);
     t = v_fma(r, v_set1(V_LOG2E), v_set1(V_ROUND));
     n = v_sub(t, v_set1(V_ROUND));

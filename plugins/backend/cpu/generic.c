@@ -181,11 +181,21 @@ extent(uint64_t i, uint64_t a, uint64_t j, uint64_t b, uint64_t c,
            && *out <= (uint64_t) INT64_MAX;
 }
 
+/* To the end of element (n - 1, k - 1). */
+static int
+elem_extent(const struct moe_affine *a, uint64_t n, uint64_t k, uint64_t *out)
+{
+    const uint64_t last = (k - 1) % a->block_k + 1;
+
+    return extent(n - 1, a->elem_row, (k - 1) / a->block_k, a->elem_block,
+                  cpu_ceil(last * a->elem_bits, 8), out);
+}
+
 int
 cpu_affine_bytes(const struct moe_affine *a, uint64_t n, uint64_t k,
                  uint64_t bytes[3])
 {
-    uint64_t gi, gj, cols;
+    uint64_t gi, gj, first, full;
 
     bytes[0] = bytes[1] = bytes[2] = 0;
     if (a->struct_size < sizeof(*a) || n == 0 || k == 0 || a->block_k == 0
@@ -194,10 +204,12 @@ cpu_affine_bytes(const struct moe_affine *a, uint64_t n, uint64_t k,
     if (a->bias < -65536 || a->bias > 65536 || a->zero_bias < -65536
         || a->zero_bias > 65536)
         return 0;
-    cols = cpu_min(k, a->block_k);
-    if (!extent(n - 1, a->elem_row, (k - 1) / a->block_k, a->elem_block,
-                cpu_ceil(cols * a->elem_bits, 8), &bytes[0]))
+    full = (k - 1) / a->block_k * a->block_k;
+    /* the end of the last block, and of the full one before it */
+    if (!elem_extent(a, n, k, &bytes[0])
+        || !elem_extent(a, n, full != 0 ? full : k, &first))
         return 0;
+    bytes[0] = bytes[0] > first ? bytes[0] : first;
     if (a->scale == MOE_SCALE_NONE && a->zero_bits == 0)
         return 1;
     if (a->group_n == 0 || a->group_k == 0)

@@ -123,8 +123,9 @@ set_fp8(struct cpu_mat *m, const struct moe_affine *a)
 static void
 set_int4(struct cpu_mat *m, const struct moe_affine *a)
 {
-    m->group = (uint32_t) cpu_min(a->group_k,
-                                  cpu_align(m->k, CPU_INT4_GROUP));
+    m->group = a->group_k < m->k
+                   ? a->group_k
+                   : (uint32_t) cpu_align(m->k, CPU_INT4_GROUP);
     m->scale = a->scale;
     m->has_zero = a->zero_bits != 0;
     m->zero = a->bias + (a->elem == MOE_ELEM_INT ? 8 : 0);
