@@ -4,7 +4,7 @@
 # result, and what failed is shown.
 src=${MOE_TEST_SRCDIR:-.}
 build=${MOE_TEST_BUILDDIR:-.}
-conform=${MOE_CONFORM:-moe-conform}
+conform=${MOE_TEST_CONFORM:-moe-conform}
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/moe-conform-XXXXXX") || exit 1
 trap 'rm -rf "$tmp"' EXIT
 n=0

@@ -72,7 +72,7 @@ run(const char *budget, struct result *r)
         }
         (void) dup2(o, 1);
         (void) dup2(e, 2);
-        execl(getenv("MOE_RUN"), "moe-run", "generate", "-m", model, "-p",
+        execl(getenv("MOE_TEST_RUN"), "moe-run", "generate", "-m", model, "-p",
               "Once upon a time", "-n", "64", "--temp", "0", "--ignore-eos",
               budget != NULL ? "--budget" : NULL, budget, (char *) NULL);
         _exit(127);
@@ -127,8 +127,8 @@ main(void)
     long                 least, mib;
     int                  i;
 
-    if (getenv("MOE_RUN") == NULL || access(getenv("MOE_RUN"), X_OK) != 0)
-        tap_skip_all("MOE_RUN does not name the program");
+    if (getenv("MOE_TEST_RUN") == NULL || access(getenv("MOE_TEST_RUN"), X_OK) != 0)
+        tap_skip_all("MOE_TEST_RUN does not name the program");
     run(NULL, &whole);
     is_int(whole.status, 0, "without a budget");
     ok(strlen(whole.out) > 100, "64 tokens of text");
