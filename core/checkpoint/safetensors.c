@@ -234,6 +234,9 @@ skip_object(struct scan *s, size_t *keys)
         case ':':
             *keys += depth == 1;
             break;
+        case '\'': /* json-c takes it for a quote */
+        case '/':  /* and this for a comment's start */
+            return -1;
         default:
             break;
         }
@@ -461,7 +464,8 @@ read_pair(struct scan *s, uint32_t file, uint64_t data_bytes,
         return not_json(s, "an object is expected");
     from = s->i;
     if (skip_object(s, &keys) != 0)
-        return not_json(s, "an object without an end");
+        return not_json(s, s->i < s->len ? "a stray character"
+                                         : "an object without an end");
     to = s->i;
 
     max = is_metadata ? METADATA_MAX : ENTRY_MAX;

@@ -196,9 +196,11 @@ first_named(const struct rules *r, const char *text)
 static void
 look_up(const struct rules *r, const char *text, int *ignored, int32_t *group)
 {
-    const struct rule *p = first_named(r, text), *end = r->at + r->n;
+    const struct rule *p = first_named(r, text);
 
-    for (; p != NULL && p < end && strcmp(p->text, text) == 0; p++) {
+    if (p == NULL)
+        return;
+    for (; p < r->at + r->n && strcmp(p->text, text) == 0; p++) {
         if (p->group == IGNORE)
             *ignored = 1;
         else
