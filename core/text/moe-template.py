@@ -530,8 +530,7 @@ def safely(server, line):
 
 def limit():
     for what, most in ((resource.RLIMIT_AS, MAX_MEMORY),
-                       (resource.RLIMIT_CORE, 0),
-                       (resource.RLIMIT_FSIZE, 0)):
+                       (resource.RLIMIT_CORE, 0)):
         _soft, hard = resource.getrlimit(what)
         if hard != resource.RLIM_INFINITY:
             most = min(most, hard)
