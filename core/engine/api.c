@@ -16,8 +16,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#ifndef PKGDATADIR
-#    define PKGDATADIR "/usr/local/share/moe-run"
+#ifndef MOE_PKGDATADIR
+#    define MOE_PKGDATADIR "/usr/local/share/moe-run"
 #endif
 
 /* Copies what both sides know of a struct that starts with struct_size. */
@@ -235,7 +235,7 @@ moe_default_model(const moe_options *o, char *buf, size_t size,
                   struct moe_error *err)
 {
     (void) o;
-    snprintf(buf, size, "%s/models/stories", PKGDATADIR);
+    snprintf(buf, size, "%s/models/stories", MOE_PKGDATADIR);
     if (access(buf, F_OK) == 0)
         return MOE_OK;
     return moe_fail(err, MOE_E_NOT_FOUND, errno,
