@@ -139,6 +139,8 @@ moe_engine_prepare(const moe_options *o, moe_engine *e, struct moe_error *err)
     st = moe_registry_backend(e->registry,
                               moe_option_text(e->options, "engine.backend"),
                               &setup.ops, &setup.self, &e->backend, err);
+    if (st == MOE_E_NOT_FOUND)
+        st = MOE_E_ABSENT;
     if (st != MOE_OK)
         return st;
     setup.backend = e->backend;

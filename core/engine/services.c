@@ -138,6 +138,9 @@ moe_services_registry(struct moe_host_services *h, struct moe_registry **out,
     st = moe_registry_open(&services, moe_option_text(h->options,
                                                       "plugin.path"),
                            files, n, out, err);
+    /* A plugin that is not there is the plugin's trouble, not a file's. */
+    if (st == MOE_E_NOT_FOUND)
+        st = MOE_E_ABSENT;
     if (st != MOE_OK)
         return st;
     for (i = 0; i < moe_registry_count(*out); i++) {

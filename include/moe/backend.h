@@ -59,7 +59,8 @@ struct moe_device_info {
     uint32_t reserved;
     uint64_t mem_total;
     uint64_t mem_free;
-    uint32_t mem_align;
+    uint32_t mem_align;   /* allocations and slabs take, and reserve, their
+                             bytes rounded up to a multiple of this           */
     uint32_t n_copy_engines;
     char     domain[48];  /* ledger key; equal for devices that share memory   */
     char     uid[48];     /* stable: PCI address or serial, "" if none         */

@@ -235,7 +235,7 @@ main(void)
     err.struct_size = sizeof(err);
     refused("/nonexistent", NULL, MOE_E_NOT_FOUND, "/nonexistent",
             "no such model");
-    refused(model, backend, MOE_E_NOT_FOUND, "nosuch", "no such backend");
+    refused(model, backend, MOE_E_ABSENT, "nosuch", "no such backend");
     refused(model, unused, MOE_E_INVAL, "colour", "a key nobody reads");
     refused(model, context, MOE_E_INVAL, "100000", "context beyond the model");
     refused(model, budget, MOE_E_OVER_BUDGET, "smallest that works",

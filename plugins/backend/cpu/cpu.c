@@ -179,7 +179,7 @@ device_info(void *self, uint32_t i, struct moe_device_info *out)
     out->kv_dtypes = types;
     out->mem_total = (uint64_t) sysconf(_SC_PHYS_PAGES) * page;
     out->mem_free = (uint64_t) sysconf(_SC_AVPHYS_PAGES) * page;
-    out->mem_align = CPU_ALIGN;
+    out->mem_align = (uint32_t) sysconf(_SC_PAGESIZE);
     snprintf(out->domain, sizeof(out->domain), "host");
     snprintf(out->uid, sizeof(out->uid), "cpu");
     cpu_model_name(model, sizeof(model));
