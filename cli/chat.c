@@ -152,7 +152,7 @@ answer(struct chat *k)
         status = moe_engine_step(k->e, &active, &err);
         if (moe_sequence_text(seq, printed, &text, &len) == MOE_OK
             && len > 0) {
-            out_write(NULL, text, len);
+            out_model(text, len);
             out_flush();
             printed += len;
         }

@@ -103,6 +103,9 @@ int exit_status(moe_status status);
 /* Standard output.  Nonzero: nobody reads it any more, or it is full. */
 int out_write(void *ctx, const char *text, size_t len); /* a moe_write_fn */
 int out_text(const char *text);
+/* What a model wrote: on a terminal without control characters, which could
+ * do anything to it. */
+int out_model(const char *text, size_t len);
 int out_format(const char *fmt, ...)
     __attribute__((__format__(__printf__, 1, 2)));
 int out_json(const char *text, size_t len); /* a JSON string with quotes */

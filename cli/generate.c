@@ -153,7 +153,7 @@ begin_text(struct batch *b, struct job *j)
             (int) show, j->prompt, show < j->len ? "..." : "");
     }
     if (b->echo && j->len > 0) {
-        out_write(NULL, j->prompt, j->len);
+        out_model(j->prompt, j->len);
         b->last = j->prompt[j->len - 1];
     }
 }
@@ -174,7 +174,7 @@ print_piece(struct batch *b, struct job *j)
         out_json(text, len);
         out_text("}\n");
     } else {
-        out_write(NULL, text, len);
+        out_model(text, len);
         b->last = text[len - 1];
     }
     out_flush();

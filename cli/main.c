@@ -5,6 +5,7 @@
 #include "cli.h"
 
 #include <locale.h>
+#include <stdlib.h>
 #include <string.h>
 
 int
@@ -15,8 +16,11 @@ main(int argc, char **argv)
     int              status;
 
     memset(&c, 0, sizeof(c));
-    /* characters only: numbers are read and printed the same everywhere */
+    /* characters only: numbers are read and printed the same everywhere;
+     * what is typed is UTF-8 even where no locale is set */
     setlocale(LC_CTYPE, "");
+    if (MB_CUR_MAX == 1)
+        setlocale(LC_CTYPE, "C.UTF-8");
     signals_start();
     if (moe_options_new(&c.o, &err) != MOE_OK)
         return fail(&err);

@@ -102,6 +102,26 @@ out_write(void *ctx, const char *text, size_t len)
 }
 
 int
+out_model(const char *text, size_t len)
+{
+    static int tty = -1;
+    size_t     i, start = 0;
+
+    if (tty < 0)
+        tty = isatty(STDOUT_FILENO);
+    for (i = 0; tty && i < len; i++) {
+        unsigned char c = (unsigned char) text[i];
+
+        if ((c >= 0x20 && c != 0x7f) || c == '\n' || c == '\t')
+            continue;
+        out_write(NULL, text + start, i - start);
+        out_write(NULL, "?", 1);
+        start = i + 1;
+    }
+    return out_write(NULL, text + start, len - start);
+}
+
+int
 out_text(const char *text)
 {
     return out_write(NULL, text, strlen(text));

@@ -72,7 +72,7 @@ encode(struct measure *m, const char *text, size_t len, size_t *n_before)
         return fail(&err);
     if (moe_engine_encode(m->e, text, len, 0, &bare, &n_bare, &err) != MOE_OK)
         return fail(&err);
-    for (k = 0; k + n_bare <= m->n_ids; k++)
+    for (k = 0; n_bare > 0 && k + n_bare <= m->n_ids; k++)
         if (memcmp(m->ids + k, bare, n_bare * sizeof(*bare)) == 0)
             break;
     if (k + n_bare <= m->n_ids)
