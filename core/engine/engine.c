@@ -140,7 +140,7 @@ moe_engine_prepare(const moe_options *o, moe_engine *e, struct moe_error *err)
                               moe_option_text(e->options, "engine.backend"),
                               &setup.ops, &setup.self, &e->backend, err);
     if (st == MOE_E_NOT_FOUND)
-        st = MOE_E_ABSENT;
+        st = moe_plugin_absent(err);
     if (st != MOE_OK)
         return st;
     setup.backend = e->backend;

@@ -52,6 +52,9 @@ moe_status moe_services_registry(struct moe_host_services *h,
                                  struct moe_registry     **out,
                                  struct moe_error         *err);
 
+/* The status of a plugin that was asked for and is not there; the text stays. */
+moe_status moe_plugin_absent(struct moe_error *err);
+
 /* generation.c: generation_config.json's sampling into the options; end
  * tokens of both configs into ids, at most max. */
 moe_status moe_generation_defaults(const struct moe_checkpoint *c,

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #define MOE_PLANE_ALIGN 64u
+#define MOE_PLUGIN_HEAP (1u << 20)
 
 uint64_t
 moe_host_round(uint64_t bytes)
@@ -263,8 +264,11 @@ moe_runner_load(struct moe_runner *r, int (*canceled)(void *ctx), void *ctx,
     moe_status             st;
     uint32_t               l, i;
 
+    /* What plugins took of the host until now, and will take for their small
+     * structures, is heap: it is in the plan's figure for the process. */
     st = moe_ledger_reserve(r->s.ledger, MOE_LEDGER_HOST, "process",
-                            r->plan.process, &r->process, err);
+                            r->plan.process - MOE_PLUGIN_HEAP, &r->process,
+                            err);
     if (st == MOE_OK)
         st = moe_memory_create(r, err);
     if (st == MOE_OK)

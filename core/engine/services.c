@@ -125,6 +125,14 @@ moe_services_fill(struct moe_host_services *h, struct moe_services *out)
 }
 
 moe_status
+moe_plugin_absent(struct moe_error *err)
+{
+    if (err != NULL)
+        err->status = MOE_E_ABSENT;
+    return MOE_E_ABSENT;
+}
+
+moe_status
 moe_services_registry(struct moe_host_services *h, struct moe_registry **out,
                       struct moe_error *err)
 {
@@ -140,7 +148,7 @@ moe_services_registry(struct moe_host_services *h, struct moe_registry **out,
                            files, n, out, err);
     /* A plugin that is not there is the plugin's trouble, not a file's. */
     if (st == MOE_E_NOT_FOUND)
-        st = MOE_E_ABSENT;
+        st = moe_plugin_absent(err);
     if (st != MOE_OK)
         return st;
     for (i = 0; i < moe_registry_count(*out); i++) {
