@@ -24,6 +24,8 @@
 static uint32_t
 universal_kind(const struct moe_format *f)
 {
+    if (f->revision != 1)
+        return CPU_KINDS;
     if (strcmp(f->id, "f32") == 0)
         return CPU_F32;
     if (strcmp(f->id, "f16") == 0)
