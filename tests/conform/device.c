@@ -205,7 +205,7 @@ buf_of(struct ccase *k, const moe_mem *mem)
     uint32_t i;
 
     for (i = 0; i < k->n_buf; i++)
-        if (k->buf[i].dev.mem == mem)
+        if (mem != NULL && k->buf[i].dev.mem == mem)
             return &k->buf[i];
     return NULL;
 }
