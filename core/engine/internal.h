@@ -105,7 +105,7 @@ struct moe_runner {
     uint32_t          *missing;   /* (n_experts) */
 
     struct moe_load load;
-    uint64_t        hits, loads, bytes_read;
+    uint64_t        loads, bytes_read;
 };
 
 /* groups.c */

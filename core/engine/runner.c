@@ -146,7 +146,7 @@ void
 moe_runner_io(const struct moe_runner *r, uint64_t *hits, uint64_t *loads,
               uint64_t *bytes)
 {
-    *hits = r->hits;
+    *hits = r->load.distinct - r->loads; /* had a slot when wanted */
     *loads = r->loads;
     *bytes = r->bytes_read;
 }

@@ -274,7 +274,6 @@ moe_step_passes(struct moe_runner *r, struct moe_run_layer *y, uint32_t group,
         }
         if (g->residency != NULL)
             moe_residency_pin(g->residency, x->slot);
-        r->hits++;
         r->list[n] = e;
         r->list_w[n].slab = g->slab;
         r->list_w[n].slot = slot;
