@@ -24,7 +24,7 @@ from model import Model, Shape, config, published
 
 GENERATION = {
     "do_sample": True,
-    "temperature": 0.7,
+    "temperature": 0.5,
     "top_p": 0.9,
     "top_k": 0,
     "eos_token_id": 0,
