@@ -84,8 +84,8 @@ struct moe_arch {
 
     struct moe_layer *layers; /* (n_layers), owned */
 
-    /* printf-like patterns with {l} and {e}: "model.layers.{l}.mlp.gate.weight".
-     * NULL: the family has no such tensor.  Static strings. */
+    /* Patterns with {l} and {e}: "model.layers.{l}.mlp.gate.weight".  NULL:
+     * the family has no such tensor.  Static strings. */
     const char *name[MOE_T_COUNT];
 };
 
@@ -107,7 +107,7 @@ moe_status moe_arch_name(const struct moe_arch *a, uint32_t tensor,
                          uint32_t layer, uint32_t expert, char *buf,
                          size_t size);
 
-/* n x k of a matrix (vectors: n x 1) in layer `layer`; 0 x 0 if absent there. */
+/* n x k of a matrix (vectors: n x 1) in layer `layer`; 0 x 0: absent there. */
 void moe_arch_shape(const struct moe_arch *a, uint32_t tensor, uint32_t layer,
                     uint64_t *n, uint64_t *k);
 

@@ -350,14 +350,19 @@ moe_family_layer_windows(const struct moe_json *config,
                                        uint32_t max_window_layers),
                          struct moe_arch *a, struct moe_error *err)
 {
-    struct json_object *types;
+    struct json_object *types, *v = NULL;
     uint32_t            use, window = 0, last, l;
     moe_status          status;
 
     status = moe_json_bool_or(config, "use_sliding_window", 0, &use, err);
-    if (status == MOE_OK && use)
-        status = moe_json_u32_or(config, "sliding_window", 1, UINT32_MAX, 0,
-                                 &window, err);
+    if (status == MOE_OK && use) {
+        /* null says none, a missing key the classes' 4096 */
+        int given = json_object_object_get_ex(config->obj, "sliding_window",
+                                              &v);
+
+        status = moe_json_u32_or(config, "sliding_window", 1, UINT32_MAX,
+                                 given ? 0 : 4096, &window, err);
+    }
     if (status == MOE_OK)
         status = moe_json_u32_or(config, "max_window_layers", 0, UINT32_MAX,
                                  28, &last, err);
