@@ -120,10 +120,13 @@ chat_possible(moe_engine *e)
     uint32_t   *ids;
     size_t      n;
 
-    if (moe_engine_chat_prompt(e, 1, &role, &text, &ids, &n, NULL) != MOE_OK)
-        return 0;
-    moe_free(ids);
-    return 1;
+    moe_status  status
+        = moe_engine_chat_prompt(e, 1, &role, &text, &ids, &n, NULL);
+
+    if (status == MOE_OK)
+        moe_free(ids);
+    /* a template that fails is one: the chat says what is wrong with it */
+    return status != MOE_E_NOT_FOUND;
 }
 
 /* ---------------------------------------------------------------- answer -- */

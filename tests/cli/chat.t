@@ -42,9 +42,12 @@ refuses 2 'not UTF-8' 'a message that is not UTF-8'
 
 # with a template: the helper needs Python with jinja2
 cp "$src/tests/cli/model/tokenizer_config.json" "$model"
-helper=$src/core/text/moe-template
+helper=$tmp/moe-template
+printf '#!/bin/sh\nexec /usr/bin/python3 -IB "%s"\n' \
+    "$src/core/text/moe-template.py" > "$helper"
+chmod +x "$helper"
 printf 'the\n' > "$tmp/in"
-if [ -f "$helper" ] && "$helper" < /dev/null > "$tmp/out" 2> "$tmp/err"; then
+if "$helper" < /dev/null 2> "$tmp/err" | grep -q '"ready"'; then
     moe chat -m "$model" -n 6 --temp 0 --ignore-eos -q -sys 'a man' \
         --template-helper "$helper"
     status_is 0 'a chat by a template succeeds'
