@@ -182,10 +182,7 @@ moe_slots_fit(const struct moe_runner *r, uint64_t bytes)
     return lo;
 }
 
-/*
- * The host's smallest budget for a trial with one slot a group.  The process
- * grows and shrinks by some pages from run to run, hence the whole MiB.
- */
+/* The host's smallest budget for a trial with one slot a group. */
 static uint64_t
 moe_trial_least(const struct moe_runner *r, const struct moe_trial *t,
                 uint64_t process)
@@ -194,7 +191,18 @@ moe_trial_least(const struct moe_runner *r, const struct moe_trial *t,
 
     if (r->host_device)
         sum += moe_trial_device(t) + moe_slots_bytes(r, 1, &n);
-    return moe_round(sum, 1u << 20) + (1u << 20);
+    return sum;
+}
+
+/*
+ * The figure that a refusal names, in MiB.  The process itself grows and
+ * shrinks from run to run with the pages of shared libraries that the system
+ * maps around each fault: the figure works in any of them.
+ */
+static unsigned long long
+moe_least_named(uint64_t least)
+{
+    return (least >> 20) + 3;
 }
 
 moe_status
@@ -235,15 +243,15 @@ moe_runner_make_plan(struct moe_runner *r, uint64_t budget, uint64_t process,
     if (st != MOE_OK)
         return st;
     n = moe_trial_least(r, &least, process);
-    if (n < moe_round(peak, 1u << 20) + (1u << 20))
-        n = moe_round(peak, 1u << 20) + (1u << 20);
+    if (n < peak)
+        n = peak;
     if (budget < n)
         return moe_fail(err, MOE_E_OVER_BUDGET, 0,
                         "memory.budget: %llu bytes are too few for %s; the "
                         "smallest that works is %lluM",
                         (unsigned long long) budget,
                         moe_checkpoint_dir(r->s.checkpoint),
-                        (unsigned long long) (n >> 20));
+                        moe_least_named(n));
     if (!r->host_device) {
         dev_budget = r->info.mem_free;
         (void) moe_slots_bytes(r, 1, &n);

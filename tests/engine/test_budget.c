@@ -160,7 +160,7 @@ main(void)
         if (r.status != 0)
             tap_diag("%s", r.err);
     }
-    snprintf(budget, sizeof(budget), "%ldM", least - 3);
+    snprintf(budget, sizeof(budget), "%ldM", least - 6);
     run(budget, &r);
     is_int(r.status, 3, "a little less is refused");
 
