@@ -119,7 +119,6 @@ chat_possible(moe_engine *e)
     const char *role = "user", *text = "Hello";
     uint32_t   *ids;
     size_t      n;
-
     moe_status  status
         = moe_engine_chat_prompt(e, 1, &role, &text, &ids, &n, NULL);
 
