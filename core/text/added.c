@@ -20,6 +20,14 @@ compare(const void *pa, const void *pb)
            : a->len > b->len ? 1 : a->id < b->id ? -1 : a->id > b->id;
 }
 
+int
+moe_added_by_id(const void *pa, const void *pb)
+{
+    const struct moe_added *a = pa, *b = pb;
+
+    return a->id < b->id ? -1 : a->id > b->id;
+}
+
 static int
 same_text(const struct moe_added *a, const struct moe_added *b)
 {

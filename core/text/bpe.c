@@ -13,7 +13,7 @@
 
 #include "text/unicode.h"
 
-/* --- a 4-ary min-heap of numbers ------------------------------------------ */
+/* --- a 4-ary min-heap of numbers ---------------------------------------- */
 
 static void
 sift_down(uint64_t *heap, size_t n, size_t i, uint64_t x)
@@ -78,7 +78,7 @@ heap_push(struct moe_encode *e, size_t *n, uint64_t x)
     return 1;
 }
 
-/* --- symbols --------------------------------------------------------------- */
+/* --- symbols ------------------------------------------------------------ */
 
 struct word {
     size_t n;   /* symbols so far */
@@ -192,7 +192,7 @@ add_character(struct moe_encode *e, struct word *w, const char *text,
     return MOE_OK;
 }
 
-/* --- merging ---------------------------------------------------------------- */
+/* --- merging ------------------------------------------------------------ */
 
 static int
 push_pair(struct moe_encode *e, size_t *n, size_t pos)

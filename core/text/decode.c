@@ -37,6 +37,8 @@ struct moe_detok {
     uint32_t                    flags;
     struct step                *step;
     size_t                      n, tokens;
+    size_t                      taken;  /* bytes of the tokens so far     */
+    size_t                      passed; /* bytes that any stage took in   */
     struct moe_rxwork           rx;
     struct moe_buf              out, work;
 };
@@ -51,7 +53,15 @@ nomem(struct moe_detok *d)
                     "tokenizer: out of memory while decoding");
 }
 
-/* --- ByteLevel ------------------------------------------------------------- */
+static moe_status
+too_long(struct moe_detok *d)
+{
+    return moe_fail(d->err, MOE_E_UNSUPPORTED, 0,
+                    "tokenizer: its decoder makes more than %zu bytes of %zu; "
+                    "use another tokenizer", MOE_GROWTH(d->taken), d->taken);
+}
+
+/* --- ByteLevel ---------------------------------------------------------- */
 
 /* Pass on what is decided; at the end an incomplete rest is U+FFFD too. */
 static moe_status
@@ -119,7 +129,7 @@ push_bytes(struct moe_detok *d, size_t i, const char *text, size_t n)
     return pass_lossy(d, i, 0);
 }
 
-/* --- ByteFallback ---------------------------------------------------------- */
+/* --- ByteFallback ------------------------------------------------------- */
 
 static int
 hex(char c)
@@ -177,7 +187,7 @@ push_fallback(struct moe_detok *d, size_t i, const char *text, size_t n)
     return s == MOE_OK ? push(d, i + 1, text, n) : s;
 }
 
-/* --- Strip ----------------------------------------------------------------- */
+/* --- Strip -------------------------------------------------------------- */
 
 static int
 is_char(const char *text, size_t n, const struct moe_stage *st)
@@ -238,7 +248,7 @@ push_strip_joined(struct moe_detok *d, size_t i, const char *text, size_t n)
     return b->n != 0 ? push(d, i + 1, b->p, b->n) : MOE_OK;
 }
 
-/* --- Replace, suffix -------------------------------------------------------- */
+/* --- Replace, suffix ---------------------------------------------------- */
 
 static moe_status
 push_replaced(struct moe_detok *d, size_t i, const char *text, size_t n,
@@ -263,6 +273,10 @@ push_replaced(struct moe_detok *d, size_t i, const char *text, size_t n,
         if (!moe_buf_add(&b, text + last, start - last)
             || !moe_buf_add(&b, content, content_n)) {
             s = nomem(d);
+            goto out;
+        }
+        if (b.n > MOE_GROWTH(d->taken)) {
+            s = too_long(d);
             goto out;
         }
         last = end;
@@ -313,7 +327,7 @@ push_replaced_joined(struct moe_detok *d, size_t i, const char *text,
     return MOE_OK;
 }
 
-/* --- the chain ---------------------------------------------------------------- */
+/* --- the chain ---------------------------------------------------------- */
 
 static moe_status
 push_meta(struct moe_detok *d, size_t i, const char *text, size_t n)
@@ -378,6 +392,10 @@ push(struct moe_detok *d, size_t i, const char *text, size_t n)
 {
     struct step *t;
 
+    /* each Replace may multiply: stop a chain of them before memory does */
+    d->passed += n;
+    if (d->passed / (d->n + 1) > MOE_GROWTH(d->taken))
+        return too_long(d);
     if (i == d->n)
         return moe_buf_add(&d->out, text, n) ? MOE_OK : nomem(d);
     t = &d->step[i];
@@ -432,13 +450,15 @@ finish(struct moe_detok *d, size_t i)
     }
 }
 
-/* --- the public face ------------------------------------------------------------ */
+/* --- the public face ---------------------------------------------------- */
 
 /* Put every step back to its beginning. */
 static void
 start(struct moe_detok *d)
 {
     d->tokens = 0;
+    d->taken = 0;
+    d->passed = 0;
     for (size_t i = 0; i < d->n; i++) {
         struct step *t = &d->step[i];
 
@@ -504,12 +524,16 @@ moe_token_form(const struct moe_tokenizer *tok, uint32_t id, size_t *len)
 
     if (id >= v->n_ids || v->token[id].off == MOE_NO_TOKEN)
         return NULL;
-    if (v->flags[id] & MOE_TOKEN_ALIAS)
-        for (uint32_t i = 0; i < tok->normalised.n; i++)
-            if (tok->normalised.item[i].id == id) {
-                *len = tok->normalised.item[i].len;
-                return tok->normalised.item[i].text;
-            }
+    if (v->flags[id] & MOE_TOKEN_ALIAS) {
+        const struct moe_added key = {.id = id}, *a;
+
+        a = bsearch(&key, tok->alias, tok->n_alias, sizeof(key),
+                    moe_added_by_id);
+        if (a != NULL) {
+            *len = a->len;
+            return a->text;
+        }
+    }
     *len = v->token[id].len;
     return v->arena + v->token[id].off;
 }
@@ -526,6 +550,7 @@ add_id(struct moe_detok *d, uint32_t id)
     if ((d->flags & MOE_TOK_SKIP_SPECIAL)
         && (d->tok->vocab.flags[id] & MOE_TOKEN_SKIP))
         return MOE_OK;
+    d->taken += n + 1;
     if (!d->tok->has_decoder && d->tokens != 0) {
         s = push(d, 0, " ", 1);
         if (s != MOE_OK)

@@ -357,6 +357,8 @@ add_replaced(struct moe_encode *e, const struct moe_stage *st,
             z = out->n - (start > *zero ? start - *zero : 0);
         if (!moe_buf_add(out, st->content, st->content_n))
             return moe_encode_nomem(e);
+        if (out->n > e->limit)
+            return moe_encode_too_long(e);
         /* new text lies where the last replaced character lay */
         if (end != 0 ? end - 1 < *zero : at_start)
             z = out->n;
@@ -430,6 +432,8 @@ moe_normal_run(struct moe_encode *e, const char *text, size_t n, int at_start,
         s = run_stage(e, st, text, n, at_start, to, zero);
         if (s != MOE_OK)
             return s;
+        if (to->n > e->limit)
+            return moe_encode_too_long(e);
         text = to->n != 0 ? to->p : "";
         n = to->n;
         which = !which;

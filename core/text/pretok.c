@@ -55,6 +55,8 @@ emit(struct cutter *c, size_t start, size_t end)
         if (i - start + 1 == zero)
             mapped_zero = c->mapped->n;
     }
+    if (c->mapped->n > c->e->limit)
+        return moe_encode_too_long(c->e);
     return moe_pretok_run(c->e, c->next, c->mapped->p, c->mapped->n,
                           mapped_zero);
 }
@@ -238,6 +240,8 @@ cut_meta(struct cutter *c, const struct moe_stage *st, size_t n)
         if (i + 1 == c->zero)
             z = b->n;
     }
+    if (b->n > c->e->limit)
+        return moe_encode_too_long(c->e);
     c->text = b->p;
     c->zero = z;
     if (!st->split)
@@ -322,7 +326,7 @@ moe_pretok_run(struct moe_encode *e, size_t i, const char *text, size_t n,
     }
 }
 
-/* --- settings -------------------------------------------------------------- */
+/* --- settings ----------------------------------------------------------- */
 
 static moe_status
 load_behavior(const struct moe_tokcfg *cfg, const char *part,

@@ -17,8 +17,9 @@
 
 #include "text/unicode.h"
 
-/* Backtracking steps of one match (Oniguruma stops at ten million). */
-#define MATCH_LIMIT 20000000u
+/* Backtracking steps of one match: enough for any walk along the text, not
+ * for a pattern that tries all ways to cut it. */
+#define MATCH_STEPS(len) ((len) < 60000000 ? 100000 + 64 * (len) : 4000000000)
 /* KiB of heap of one interpreted match, bytes of JIT stack. */
 #define HEAP_LIMIT 131072u
 #define STACK_MIN  (32u << 10)
@@ -134,10 +135,8 @@ prepare(struct moe_rxwork *work)
         work->data = pcre2_match_data_create(1, NULL);
     if (work->ctx == NULL) {
         work->ctx = pcre2_match_context_create(NULL);
-        if (work->ctx != NULL) {
-            pcre2_set_match_limit(work->ctx, MATCH_LIMIT);
+        if (work->ctx != NULL)
             pcre2_set_heap_limit(work->ctx, HEAP_LIMIT);
-        }
     }
     return work->data != NULL && work->ctx != NULL;
 }
@@ -176,6 +175,7 @@ moe_regex_next(const struct moe_regex *rx, struct moe_rxwork *work,
     if (!prepare(work))
         return moe_fail(err, MOE_E_NOMEM, 0,
                         "tokenizer: out of memory while splitting text");
+    pcre2_set_match_limit(work->ctx, (uint32_t) MATCH_STEPS(len));
     while (iter->at <= len) {
         int         rc = match(code, work, text, len, iter->at);
         PCRE2_SIZE *ov;

@@ -2,7 +2,8 @@
 /*
  * tok_int.h - what the files of the tokenizer share and nobody else sees.
  *
- *   tokload.c    tokenizer.json -> the structures below
+ *   tokfile.c tokload.c tokset.c tokcfg.c
+ *                tokenizer.json -> the structures below
  *   tokenizer.c  encode: added tokens, then the stages in order
  *   vocab.c      tokens, merges, in flat tables
  *   added.c      added tokens found in a text
@@ -70,6 +71,12 @@ struct moe_token {
 };
 #define MOE_NO_TOKEN 0xffffffffu
 
+/* A slot of the hash by text; the tag saves looking at most other tokens. */
+struct moe_slot {
+    uint32_t id; /* MOE_NO_TOKEN: empty */
+    uint32_t tag;
+};
+
 struct moe_merge {
     uint32_t left, right; /* left MOE_NO_TOKEN: an empty slot */
     uint32_t rank, id;
@@ -81,7 +88,7 @@ struct moe_vocab {
     struct moe_token *token; /* (n_ids) */
     uint8_t          *flags; /* (n_ids) MOE_TOKEN_... */
     uint32_t          n_ids;
-    uint32_t         *slot; /* (n_slots) id or MOE_NO_TOKEN, open addressing */
+    struct moe_slot  *slot; /* (n_slots) open addressing */
     uint32_t          n_slots;
     struct moe_merge *merge;   /* (n_merges) likewise, by pair */
     uint32_t          n_merges;
@@ -172,7 +179,7 @@ struct moe_chain {
 void     moe_chain_free(struct moe_chain *c);
 uint64_t moe_chain_bytes(const struct moe_chain *c);
 
-/* --- reading settings (tokload.c) ---------------------------------------- */
+/* --- reading settings (tokcfg.c) ----------------------------------------- */
 
 struct moe_tokcfg {
     const char       *file; /* for messages */
@@ -227,6 +234,15 @@ moe_status moe_decode_load(const struct moe_tokcfg *cfg,
                            struct json_object *o, const char *type,
                            struct moe_chain *chain);
 
+/* tokset.c */
+struct moe_tokenizer;
+moe_status moe_set_model(const struct moe_tokcfg *cfg,
+                         struct json_object *root, struct moe_tokenizer *t);
+moe_status moe_set_chains(const struct moe_tokcfg *cfg,
+                          struct json_object *root, struct moe_tokenizer *t);
+moe_status moe_set_post(const struct moe_tokcfg *cfg,
+                        struct json_object *root, struct moe_tokenizer *t);
+
 /* --- added tokens --------------------------------------------------------- */
 
 #define MOE_ADDED_WORD    1u /* single_word */
@@ -252,6 +268,7 @@ struct moe_added_set {
 
 /* Sorts set->item and fills n_match and first; 0 when memory is out. */
 int moe_added_sort(struct moe_added_set *set);
+int moe_added_by_id(const void *a, const void *b); /* for qsort, bsearch */
 /* The leftmost match at or behind at, the longest there; 0 if none. */
 int moe_added_find(const struct moe_added_set *set, const char *text,
                    size_t len, size_t at, size_t *start,
@@ -261,15 +278,18 @@ int moe_added_find(const struct moe_added_set *set, const char *text,
 
 struct moe_post {
     uint32_t *id; /* ids, MOE_NO_TOKEN stands for the text */
-    size_t    n;
+    size_t    n, texts;
 };
 
 struct moe_tokenizer {
     struct moe_vocab     vocab;
     struct moe_chain     normal, pre, decode;
-    int                  has_decoder;
+    int                  has_decoder, has_template;
     struct moe_added_set raw, normalised; /* matched before and after */
-    char                *added_text;      /* normalised forms         */
+    struct moe_added    *alias; /* (n_alias) those whose form differs, by
+                                   id */
+    uint32_t             n_alias;
+    char                *added_text; /* normalised forms */
     size_t               added_text_n;
     struct moe_post      post, plain; /* with and without special tokens */
     /* the BPE model */
@@ -295,6 +315,7 @@ struct moe_encode {
     struct moe_error           *err;
     uint32_t                    flags;
     int                         exact;
+    size_t                      limit; /* bytes that a stage may make */
     uint32_t                   *ids;
     size_t                      n_ids, cap_ids;
     struct moe_rxwork           rx;
@@ -307,7 +328,12 @@ struct moe_encode {
     struct moe_buf              word; /* bpe: a symbol with prefix or suffix */
 };
 
+/* A stage may make this much of n bytes; the worst character of Unicode
+ * grows elevenfold, so more is a file that wants to fill memory. */
+#define MOE_GROWTH(n) (64 * (n) + 65536)
+
 moe_status moe_encode_nomem(const struct moe_encode *e);
+moe_status moe_encode_too_long(const struct moe_encode *e);
 moe_status moe_encode_id(struct moe_encode *e, uint32_t id);
 
 /*

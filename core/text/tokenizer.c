@@ -37,6 +37,14 @@ moe_encode_nomem(const struct moe_encode *e)
 }
 
 moe_status
+moe_encode_too_long(const struct moe_encode *e)
+{
+    return moe_fail(e->err, MOE_E_UNSUPPORTED, 0,
+                    "tokenizer: its settings make more than %zu bytes of the "
+                    "text; use another tokenizer", e->limit);
+}
+
+moe_status
 moe_encode_id(struct moe_encode *e, uint32_t id)
 {
     if (e->n_ids == e->cap_ids) {
@@ -52,7 +60,7 @@ moe_encode_id(struct moe_encode *e, uint32_t id)
     return MOE_OK;
 }
 
-/* --- added tokens ------------------------------------------------------------- */
+/* --- added tokens ------------------------------------------------------- */
 
 static int
 guarded(const struct pass *p, size_t start, size_t end)
@@ -208,7 +216,7 @@ extract(const struct pass *p, const char *text, size_t len, size_t zero)
     return between(p, text, done, len, zero);
 }
 
-/* --- encode ---------------------------------------------------------------------- */
+/* --- encode ------------------------------------------------------------- */
 
 static void
 encode_free(struct moe_encode *e)
@@ -264,7 +272,8 @@ encode(const struct moe_tokenizer *tok, const char *text, size_t len, int gap,
        uint32_t **ids, size_t *n, struct moe_error *err)
 {
     struct moe_encode e = {.tok = tok, .err = err, .flags = flags,
-                           .exact = gap || tok->exact};
+                           .exact = gap || tok->exact,
+                           .limit = MOE_GROWTH(len)};
     struct pass       p = {.e = &e, .set = &tok->raw, .guard = guard,
                            .n_guard = n_guard};
     moe_status        s;
@@ -354,7 +363,7 @@ moe_tokenizer_encode_pieces(const struct moe_tokenizer *tok,
     return s;
 }
 
-/* --- questions ---------------------------------------------------------------------- */
+/* --- questions ---------------------------------------------------------- */
 
 void
 moe_tokenizer_close(struct moe_tokenizer *tok)
@@ -367,6 +376,7 @@ moe_tokenizer_close(struct moe_tokenizer *tok)
     moe_chain_free(&tok->decode);
     free(tok->raw.item);
     free(tok->normalised.item);
+    free(tok->alias);
     free(tok->added_text);
     free(tok->post.id);
     free(tok->plain.id);
@@ -382,8 +392,8 @@ moe_tokenizer_bytes(const struct moe_tokenizer *tok)
     return sizeof(*tok) + moe_vocab_bytes(&tok->vocab)
            + moe_chain_bytes(&tok->normal) + moe_chain_bytes(&tok->pre)
            + moe_chain_bytes(&tok->decode)
-           /* both sets were made with room for every added token */
-           + 2 * ((uint64_t) tok->raw.n + tok->normalised.n + 1)
+           /* one has room for every added token */
+           + (2 * ((uint64_t) tok->raw.n + tok->normalised.n) + 3)
                  * sizeof(struct moe_added)
            + tok->added_text_n + 1 + tok->unk_n + tok->sub_prefix_n
            + tok->word_suffix_n

@@ -9,16 +9,11 @@
  * file's bytes and little more, and its bound is known before
  * (moe_tokenizer_load_peak).
  *
- * Leaves the meaning of settings to the stages' own loaders.
+ * Leaves the settings to tokset.c.
  */
 #include "text/tok_int.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <json.h>
-#include <malloc.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "text/jscan.h"
 #include "text/unicode.h"
@@ -40,7 +35,7 @@ struct load {
     const char           *json;
     size_t                len;
     struct part           added, vocab, merges;
-    struct json_object   *root, *model;
+    struct json_object   *root;
     uint32_t              n_vocab, n_merges, n_added, max_id;
     size_t                text_bytes; /* of all tokens, an upper bound */
     struct moe_buf        a, b, c;    /* strings being read           */
@@ -55,7 +50,7 @@ syntax(struct load *l, const char *at, const char *what)
                     (size_t) (at - l->json), what);
 }
 
-/* --- finding the lists ------------------------------------------------------- */
+/* --- finding the lists -------------------------------------------------- */
 
 static moe_status
 note(struct load *l, struct moe_jscan *j, struct part *p)
@@ -157,7 +152,7 @@ read_settings(struct load *l)
     return s;
 }
 
-/* --- the lists ------------------------------------------------------------------ */
+/* --- the lists ---------------------------------------------------------- */
 
 /* A string into b, its escapes undone. */
 static moe_status
@@ -354,7 +349,7 @@ walk_added(struct load *l, moe_status (*one)(struct load *l, const char *at,
                                              struct json_object *o))
 {
     struct moe_jscan    j = {l->added.start, l->added.end};
-    struct json_object *o;
+    struct json_object *o = NULL;
     moe_status          s;
 
     if (l->added.start == NULL)
@@ -496,7 +491,8 @@ finish_added(struct load *l)
     uint32_t              kept = 0;
 
     norm->item = calloc((size_t) set->n + 1, sizeof(*norm->item));
-    if (norm->item == NULL)
+    t->alias = calloc((size_t) set->n + 1, sizeof(*t->alias));
+    if (norm->item == NULL || t->alias == NULL)
         return moe_cfg_nomem(&l->cfg);
     for (int pass = 0; pass < 2 && s == MOE_OK; pass++) {
         if (pass == 1) {
@@ -512,6 +508,7 @@ finish_added(struct load *l)
 
             if (!(a->flags & MOE_ADDED_NORMAL))
                 continue;
+            e.limit = MOE_GROWTH(a->len);
             s = moe_normal_run(&e, a->text, a->len, 1, &text, &n, &zero);
             if (s != MOE_OK)
                 break;
@@ -528,8 +525,10 @@ finish_added(struct load *l)
             norm->item[norm->n] = *a;
             norm->item[norm->n].text = t->added_text + at;
             norm->item[norm->n++].len = n;
-            if (n != a->len || memcmp(text, a->text, n) != 0)
+            if (n != a->len || memcmp(text, a->text, n) != 0) {
                 t->vocab.flags[a->id] |= MOE_TOKEN_ALIAS;
+                t->alias[t->n_alias++] = norm->item[norm->n - 1];
+            }
             at += n;
         }
     }
@@ -539,6 +538,8 @@ finish_added(struct load *l)
     moe_rxwork_free(&e.rx);
     if (s != MOE_OK)
         return s;
+    if (t->n_alias != 0)
+        qsort(t->alias, t->n_alias, sizeof(*t->alias), moe_added_by_id);
     for (uint32_t i = 0; i < set->n; i++)
         if (!(set->item[i].flags & MOE_ADDED_NORMAL))
             set->item[kept++] = set->item[i];
@@ -548,212 +549,7 @@ finish_added(struct load *l)
     return MOE_OK;
 }
 
-/* --- the rest ---------------------------------------------------------------------- */
-
-static moe_status
-read_model(struct load *l)
-{
-    struct moe_tokenizer *t = l->tok;
-    struct json_object   *v;
-    const char           *type = "BPE";
-    moe_status            s;
-
-    if (!json_object_object_get_ex(l->root, "model", &l->model)
-        || !json_object_is_type(l->model, json_type_object))
-        return moe_cfg_corrupt(&l->cfg, "model", "missing or not an object");
-    if (json_object_object_get_ex(l->model, "type", &v)) {
-        s = moe_cfg_type(&l->cfg, "model", l->model, &type);
-        if (s != MOE_OK)
-            return s;
-    }
-    if (strcmp(type, "BPE") != 0)
-        return moe_cfg_unsupported(&l->cfg, "model type", type);
-    if (l->vocab.start == NULL || l->merges.start == NULL)
-        return moe_cfg_corrupt(&l->cfg,
-                               l->vocab.start == NULL ? "model.vocab"
-                                                      : "model.merges",
-                               "missing");
-    if (json_object_object_get_ex(l->model, "dropout", &v) && v != NULL
-        && json_object_get_double(v) != 0.0)
-        return moe_cfg_unsupported(&l->cfg, "model", "dropout");
-    s = moe_cfg_bool(&l->cfg, "model", l->model, "fuse_unk", 0, &t->fuse_unk);
-    if (s == MOE_OK)
-        s = moe_cfg_bool(&l->cfg, "model", l->model, "byte_fallback", 0,
-                         &t->byte_fallback);
-    if (s == MOE_OK)
-        s = moe_cfg_bool(&l->cfg, "model", l->model, "ignore_merges", 0,
-                         &t->ignore_merges);
-    if (s == MOE_OK && json_object_object_get_ex(l->model, "unk_token", &v)
-        && v != NULL)
-        s = moe_cfg_string(&l->cfg, "model", l->model, "unk_token", 0,
-                           &t->unk, &t->unk_n);
-    if (s == MOE_OK
-        && json_object_object_get_ex(l->model, "continuing_subword_prefix",
-                                     &v)
-        && v != NULL)
-        s = moe_cfg_string(&l->cfg, "model", l->model,
-                           "continuing_subword_prefix", 0, &t->sub_prefix,
-                           &t->sub_prefix_n);
-    if (s == MOE_OK
-        && json_object_object_get_ex(l->model, "end_of_word_suffix", &v)
-        && v != NULL)
-        s = moe_cfg_string(&l->cfg, "model", l->model, "end_of_word_suffix",
-                           0, &t->word_suffix, &t->word_suffix_n);
-    if (s != MOE_OK)
-        return s;
-    if (t->sub_prefix_n == 0) { /* an empty one changes nothing */
-        free(t->sub_prefix);
-        t->sub_prefix = NULL;
-    }
-    if (t->word_suffix_n == 0) {
-        free(t->word_suffix);
-        t->word_suffix = NULL;
-    }
-    return MOE_OK;
-}
-
-static moe_status
-read_chains(struct load *l)
-{
-    struct moe_tokenizer *t = l->tok;
-    struct json_object   *v;
-    moe_status            s;
-
-    if (json_object_object_get_ex(l->root, "version", &v)
-        && (!json_object_is_type(v, json_type_string)
-            || strcmp(json_object_get_string(v), "1.0") != 0))
-        return moe_cfg_unsupported(&l->cfg, "version",
-                                   v != NULL ? json_object_get_string(v)
-                                             : "null");
-    v = NULL;
-    json_object_object_get_ex(l->root, "normalizer", &v);
-    s = moe_cfg_each(&l->cfg, "normalizer", v, "normalizers",
-                     moe_normal_load, &t->normal);
-    if (s != MOE_OK)
-        return s;
-    v = NULL;
-    json_object_object_get_ex(l->root, "pre_tokenizer", &v);
-    s = moe_cfg_each(&l->cfg, "pre_tokenizer", v, "pretokenizers",
-                     moe_pretok_load, &t->pre);
-    if (s != MOE_OK)
-        return s;
-    v = NULL;
-    json_object_object_get_ex(l->root, "decoder", &v);
-    t->has_decoder = v != NULL;
-    return moe_cfg_each(&l->cfg, "decoder", v, "decoders", moe_decode_load,
-                        &t->decode);
-}
-
-static moe_status
-post_add(struct load *l, struct moe_post *p, uint32_t id)
-{
-    uint32_t *ids;
-
-    if (p->n >= 4096)
-        return moe_cfg_corrupt(&l->cfg, "post_processor", "too long");
-    ids = realloc(p->id, (p->n + 1) * sizeof(*ids));
-    if (ids == NULL)
-        return moe_cfg_nomem(&l->cfg);
-    p->id = ids;
-    p->id[p->n++] = id;
-    return MOE_OK;
-}
-
-/* The ids of a template's special token. */
-static moe_status
-post_special(struct load *l, struct json_object *tokens,
-             struct json_object *name)
-{
-    struct json_object *v, *ids;
-    moe_status          s = MOE_OK;
-
-    if (!json_object_is_type(name, json_type_string)
-        || !json_object_object_get_ex(tokens, json_object_get_string(name),
-                                      &v)
-        || !json_object_object_get_ex(v, "ids", &ids)
-        || !json_object_is_type(ids, json_type_array))
-        return moe_cfg_corrupt(&l->cfg, "post_processor",
-                               "a special token without ids");
-    for (size_t i = 0; i < json_object_array_length(ids) && s == MOE_OK;
-         i++) {
-        struct json_object *one = json_object_array_get_idx(ids, i);
-        int64_t id = json_object_is_type(one, json_type_int)
-                         ? json_object_get_int64(one) : -1;
-
-        if (id < 0 || id >= l->tok->vocab.n_ids
-            || l->tok->vocab.token[id].off == MOE_NO_TOKEN)
-            return moe_cfg_corrupt(&l->cfg, "post_processor",
-                                   "an id that no token has");
-        s = post_add(l, &l->tok->post, (uint32_t) id);
-    }
-    return s;
-}
-
-static moe_status
-read_template(struct load *l, struct json_object *o)
-{
-    struct json_object *single, *tokens = NULL, *v, *id;
-    moe_status          s = MOE_OK;
-
-    if (l->tok->post.n != 0 || l->tok->plain.n != 0)
-        return moe_cfg_unsupported(&l->cfg, "post_processor",
-                                   "a second TemplateProcessing");
-    if (!json_object_object_get_ex(o, "single", &single)
-        || !json_object_is_type(single, json_type_array)
-        || !json_object_object_get_ex(o, "special_tokens", &tokens)
-        || !json_object_is_type(tokens, json_type_object))
-        return moe_cfg_corrupt(&l->cfg, "post_processor TemplateProcessing",
-                               "single or special_tokens missing");
-    for (size_t i = 0; i < json_object_array_length(single) && s == MOE_OK;
-         i++) {
-        struct json_object *piece = json_object_array_get_idx(single, i);
-
-        id = NULL;
-        if (json_object_object_get_ex(piece, "Sequence", &v)) {
-            json_object_object_get_ex(v, "id", &id);
-            if (!json_object_is_type(id, json_type_string)
-                || strcmp(json_object_get_string(id), "A") != 0)
-                return moe_cfg_corrupt(&l->cfg, "post_processor",
-                                       "a single template that is not for "
-                                       "sequence A");
-            s = post_add(l, &l->tok->post, MOE_NO_TOKEN);
-            if (s == MOE_OK)
-                s = post_add(l, &l->tok->plain, MOE_NO_TOKEN);
-        } else if (json_object_object_get_ex(piece, "SpecialToken", &v)) {
-            json_object_object_get_ex(v, "id", &id);
-            s = post_special(l, tokens, id);
-        } else {
-            return moe_cfg_corrupt(&l->cfg, "post_processor",
-                                   "a piece that is neither Sequence nor "
-                                   "SpecialToken");
-        }
-    }
-    return s;
-}
-
-static moe_status
-read_post(struct load *l, struct json_object *o)
-{
-    struct json_object *list;
-    const char         *type;
-    moe_status          s = moe_cfg_type(&l->cfg, "post_processor", o, &type);
-
-    if (s != MOE_OK)
-        return s;
-    if (strcmp(type, "ByteLevel") == 0)
-        return MOE_OK; /* it trims offsets, which nobody asks for here */
-    if (strcmp(type, "TemplateProcessing") == 0)
-        return read_template(l, o);
-    if (strcmp(type, "Sequence") != 0)
-        return moe_cfg_unsupported(&l->cfg, "post_processor", type);
-    if (!json_object_object_get_ex(o, "processors", &list)
-        || !json_object_is_type(list, json_type_array))
-        return moe_cfg_corrupt(&l->cfg, "post_processor",
-                               "processors missing or not a list");
-    for (size_t i = 0; i < json_object_array_length(list) && s == MOE_OK; i++)
-        s = read_post(l, json_object_array_get_idx(list, i));
-    return s;
-}
+/* --- the rest ----------------------------------------------------------- */
 
 /* What encode and decode look up instead of searching. */
 static void
@@ -798,7 +594,6 @@ load_all(struct load *l)
 {
     struct moe_jscan      j = {l->json, l->json + l->len};
     struct moe_tokenizer *t = l->tok;
-    struct json_object   *post;
     uint64_t              need, have;
     size_t                bad;
     int                   gap;
@@ -813,7 +608,11 @@ load_all(struct load *l)
         return syntax(l, j.at, "more behind the closing brace");
     s = read_settings(l);
     if (s == MOE_OK)
-        s = read_model(l);
+        s = moe_set_model(&l->cfg, l->root, t);
+    if (s == MOE_OK && (l->vocab.start == NULL || l->merges.start == NULL))
+        s = moe_cfg_corrupt(&l->cfg, l->vocab.start == NULL
+                                         ? "model.vocab" : "model.merges",
+                            "missing");
     if (s == MOE_OK)
         s = walk_vocab(l, 0);
     if (s == MOE_OK)
@@ -828,7 +627,7 @@ load_all(struct load *l)
         return moe_fail(l->cfg.err, MOE_E_CORRUPT, 0,
                         "%s: id %u for %llu tokens; fetch the file again",
                         l->cfg.file, l->max_id, (unsigned long long) have);
-    need = 9 * ((uint64_t) l->max_id + 1) + 6 * have + l->text_bytes
+    need = 9 * ((uint64_t) l->max_id + 1) + 11 * have + l->text_bytes
            + 26 * (uint64_t) l->n_merges;
     if (need > 2 * (uint64_t) l->len + (1 << 20))
         return moe_fail(l->cfg.err, MOE_E_CORRUPT, 0,
@@ -846,26 +645,16 @@ load_all(struct load *l)
     if (s == MOE_OK)
         s = walk_merges(l, 1);
     if (s == MOE_OK)
-        s = read_chains(l);
+        s = moe_set_chains(&l->cfg, l->root, t);
     if (s == MOE_OK)
         s = walk_added(l, put_added);
     if (s == MOE_OK)
         s = finish_added(l);
     if (s != MOE_OK)
         return s;
-    if (json_object_object_get_ex(l->root, "post_processor", &post)
-        && post != NULL) {
-        s = read_post(l, post);
-        if (s != MOE_OK)
-            return s;
-    }
-    if (t->post.n == 0 && t->plain.n == 0) {
-        s = post_add(l, &t->post, MOE_NO_TOKEN);
-        if (s == MOE_OK)
-            s = post_add(l, &t->plain, MOE_NO_TOKEN);
-        if (s != MOE_OK)
-            return s;
-    }
+    s = moe_set_post(&l->cfg, l->root, t);
+    if (s != MOE_OK)
+        return s;
     finish_tables(l);
     return MOE_OK;
 }
@@ -904,102 +693,4 @@ uint64_t
 moe_tokenizer_load_peak(uint64_t file_size)
 {
     return 3 * file_size + FIXED_PEAK;
-}
-
-/* --- the file ------------------------------------------------------------------------ */
-
-static moe_status
-read_file(const char *path, char **data, size_t *len, struct moe_error *err)
-{
-    struct stat st;
-    size_t      n = 0;
-    int         fd = open(path, O_RDONLY | O_CLOEXEC);
-    moe_status  s = MOE_OK;
-
-    *data = NULL;
-    if (fd < 0 || fstat(fd, &st) != 0) {
-        s = moe_fail(err, errno == ENOENT || errno == ENOTDIR
-                              ? MOE_E_NOT_FOUND : MOE_E_IO, errno,
-                     "%s: %s; give the model's folder", path,
-                     strerror(errno));
-        goto out;
-    }
-    if (!S_ISREG(st.st_mode) || (uint64_t) st.st_size > MAX_FILE) {
-        s = moe_fail(err, MOE_E_CORRUPT, 0,
-                     "%s: not a file, or larger than any tokenizer; fetch "
-                     "the file again", path);
-        goto out;
-    }
-    *data = malloc((size_t) st.st_size + 1);
-    if (*data == NULL) {
-        s = moe_fail(err, MOE_E_NOMEM, 0, "%s: out of memory", path);
-        goto out;
-    }
-    while (n < (size_t) st.st_size) {
-        ssize_t k = read(fd, *data + n, (size_t) st.st_size - n);
-
-        if (k < 0 && errno == EINTR)
-            continue;
-        if (k < 0) {
-            s = moe_fail(err, MOE_E_IO, errno, "%s: %s; check the disk",
-                         path, strerror(errno));
-            goto out;
-        }
-        if (k == 0)
-            break;
-        n += (size_t) k;
-    }
-    *len = n;
-out:
-    if (fd >= 0)
-        close(fd);
-    return s;
-}
-
-moe_status
-moe_tokenizer_open(const char *path, struct moe_tokenizer **out,
-                   struct moe_error *err)
-{
-    static const char *const others[] = {"tokenizer.model", "tekken.json",
-                                         "tiktoken.model", "vocab.json"};
-    char        file[4096], other[4096], *data;
-    const char *slash;
-    struct stat st;
-    size_t      len;
-    moe_status  s;
-
-    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
-        s = snprintf(file, sizeof(file), "%s/tokenizer.json", path)
-            < (int) sizeof(file) ? MOE_OK : MOE_E_INVAL;
-    else
-        s = snprintf(file, sizeof(file), "%s", path) < (int) sizeof(file)
-            ? MOE_OK : MOE_E_INVAL;
-    if (s != MOE_OK)
-        return moe_fail(err, s, 0, "tokenizer: a path of more than %zu bytes",
-                        sizeof(file) - 1);
-    if (stat(file, &st) != 0 && errno == ENOENT) {
-        slash = strrchr(file, '/');
-        for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
-            int n = snprintf(other, sizeof(other), "%.*s%s",
-                             slash != NULL ? (int) (slash + 1 - file) : 0,
-                             file, others[i]);
-
-            if (n < (int) sizeof(other) && stat(other, &st) == 0)
-                return moe_fail(err, MOE_E_UNSUPPORTED, 0,
-                                "%s: moe-run reads tokenizer.json, and the "
-                                "folder has only this; load and save the "
-                                "tokenizer with transformers' AutoTokenizer "
-                                "to make one", other);
-        }
-    }
-    s = read_file(file, &data, &len, err);
-    if (s == MOE_OK) {
-        slash = strrchr(file, '/');
-        s = moe_tokenizer_parse(data, len, slash != NULL ? slash + 1 : file,
-                                0, out, err);
-    }
-    free(data);
-    if (s == MOE_OK)
-        (void) malloc_trim(0); /* the file's bytes back to the system */
-    return s;
 }

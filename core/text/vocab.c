@@ -88,7 +88,7 @@ moe_vocab_init(struct moe_vocab *v, uint32_t n_ids, uint32_t n_tokens,
     for (uint32_t i = 0; i < n_ids; i++)
         v->token[i].off = MOE_NO_TOKEN;
     for (uint32_t i = 0; i < v->n_slots; i++)
-        v->slot[i] = MOE_NO_TOKEN;
+        v->slot[i].id = MOE_NO_TOKEN;
     for (uint32_t i = 0; i < v->n_merges; i++)
         v->merge[i].left = MOE_NO_TOKEN;
     return 1;
@@ -107,20 +107,26 @@ moe_vocab_free(struct moe_vocab *v)
 }
 
 /* The slot that holds text, or the empty one where it would go. */
-static uint32_t
-find_slot(const struct moe_vocab *v, const char *text, size_t len)
+static struct moe_slot *
+find_slot(const struct moe_vocab *v, const char *text, size_t len,
+          uint32_t *tag)
 {
-    uint32_t i = place(hash_text(v, text, len), v->n_slots);
+    uint64_t h = hash_text(v, text, len);
+    uint32_t i = place(h, v->n_slots);
 
+    *tag = (uint32_t) h;
     for (;; i = i + 1 == v->n_slots ? 0 : i + 1) {
+        struct moe_slot        *s = &v->slot[i];
         const struct moe_token *t;
 
-        if (v->slot[i] == MOE_NO_TOKEN)
-            return i;
-        t = &v->token[v->slot[i]];
+        if (s->id == MOE_NO_TOKEN)
+            return s;
+        if (s->tag != *tag)
+            continue;
+        t = &v->token[s->id];
         if (t->len == len
             && (len == 0 || memcmp(v->arena + t->off, text, len) == 0))
-            return i;
+            return s;
     }
 }
 
@@ -128,11 +134,13 @@ int
 moe_vocab_add(struct moe_vocab *v, const char *text, size_t len, uint32_t id,
               uint8_t flags)
 {
-    uint32_t i = find_slot(v, text, len);
+    uint32_t         tag;
+    struct moe_slot *s = find_slot(v, text, len, &tag);
 
-    if (v->slot[i] != MOE_NO_TOKEN || v->token[id].off != MOE_NO_TOKEN)
+    if (s->id != MOE_NO_TOKEN || v->token[id].off != MOE_NO_TOKEN)
         return 0;
-    v->slot[i] = id;
+    s->id = id;
+    s->tag = tag;
     v->token[id].off = (uint32_t) v->arena_n;
     v->token[id].len = (uint32_t) len;
     v->flags[id] = flags;
@@ -146,7 +154,7 @@ int
 moe_vocab_find(const struct moe_vocab *v, const char *text, size_t len,
                uint8_t must, uint32_t *id)
 {
-    uint32_t found = v->slot[find_slot(v, text, len)];
+    uint32_t tag, found = find_slot(v, text, len, &tag)->id;
 
     if (found == MOE_NO_TOKEN || (v->flags[found] & must) != must)
         return 0;
