@@ -187,6 +187,10 @@ struct moe_tokcfg {
     struct moe_error *err;
 };
 
+/* A file's own words for a message: controls replaced, cut to MOE_TOK_SHOW
+ * bytes at a character's end.  buf: at least MOE_TOK_SHOW + 4; returns it. */
+#define MOE_TOK_SHOW 120
+const char *moe_tok_show(const char *text, size_t n, char *buf);
 /* A new, zeroed stage at the chain's end; NULL when memory is out. */
 struct moe_stage *moe_chain_add(struct moe_chain *c,
                                 enum moe_stage_kind kind);

@@ -56,6 +56,33 @@ moe_chain_bytes(const struct moe_chain *c)
     return n;
 }
 
+const char *
+moe_tok_show(const char *text, size_t n, char *buf)
+{
+    size_t i = 0, at = 0;
+
+    while (i < n) {
+        uint32_t cp = '?';
+        int      ok;
+        size_t   k = moe_utf8_step(text + i, n - i, &ok);
+
+        if (at + 4 > MOE_TOK_SHOW) {
+            memcpy(buf + at, "...", 3);
+            at += 3;
+            break;
+        }
+        if (ok == 1)
+            moe_utf8_get(text + i, &cp);
+        if (cp < 0x20 || (cp >= 0x7f && cp < 0xa0) || cp == 0x2028
+            || cp == 0x2029)
+            cp = '?';
+        at += moe_utf8_put(cp, buf + at);
+        i += k;
+    }
+    buf[at] = '\0';
+    return buf;
+}
+
 moe_status
 moe_cfg_corrupt(const struct moe_tokcfg *cfg, const char *part,
                 const char *why)
@@ -69,9 +96,12 @@ moe_status
 moe_cfg_unsupported(const struct moe_tokcfg *cfg, const char *part,
                     const char *what)
 {
+    char shown[MOE_TOK_SHOW + 4];
+
     return moe_fail(cfg->err, MOE_E_UNSUPPORTED, 0,
-                    "%s: %s \"%.60s\" is not supported by moe-run; use a "
-                    "model with another tokenizer", cfg->file, part, what);
+                    "%s: %s \"%s\" is not supported by moe-run; use a "
+                    "model with another tokenizer", cfg->file, part,
+                    moe_tok_show(what, strlen(what), shown));
 }
 
 moe_status

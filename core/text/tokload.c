@@ -179,6 +179,7 @@ walk_vocab(struct load *l, int add)
     struct moe_jscan j = {l->vocab.start, l->vocab.end};
     struct moe_jstr  str;
     uint64_t         id;
+    char             shown[MOE_TOK_SHOW + 4];
 
     if (!moe_jscan_char(&j, '{'))
         return moe_cfg_corrupt(&l->cfg, "model.vocab", "not an object");
@@ -202,11 +203,11 @@ walk_vocab(struct load *l, int add)
             if (!moe_vocab_add(&l->tok->vocab, l->a.p, l->a.n, (uint32_t) id,
                                MOE_TOKEN_MODEL))
                 return moe_fail(l->cfg.err, MOE_E_CORRUPT, 0,
-                                "%s: byte %zu: model.vocab: token \"%.*s\" "
+                                "%s: byte %zu: model.vocab: token \"%s\" "
                                 "or its id %llu is there twice; fetch the "
                                 "file again", l->cfg.file,
                                 (size_t) (at - l->json),
-                                (int) (l->a.n < 40 ? l->a.n : 40), l->a.p,
+                                moe_tok_show(l->a.p, l->a.n, shown),
                                 (unsigned long long) id);
             continue;
         }
@@ -230,6 +231,7 @@ add_merge(struct load *l, const char *at, uint32_t rank, const char *left,
     uint32_t              a, b, id;
     const char           *lost = left;
     size_t                lost_n = left_n;
+    char                  shown[MOE_TOK_SHOW + 4];
 
     if (moe_vocab_find(&t->vocab, left, left_n, MOE_TOKEN_MODEL, &a)) {
         lost = right;
@@ -254,10 +256,9 @@ add_merge(struct load *l, const char *at, uint32_t rank, const char *left,
     }
     return moe_fail(l->cfg.err, MOE_E_CORRUPT, 0,
                     "%s: byte %zu: model.merges: merge %u needs the token "
-                    "\"%.*s\", which model.vocab lacks; fetch the file again",
+                    "\"%s\", which model.vocab lacks; fetch the file again",
                     l->cfg.file, (size_t) (at - l->json), rank,
-                    (int) (lost_n < 40 ? lost_n : 40),
-                    lost != NULL ? lost : "");
+                    moe_tok_show(lost, lost_n, shown));
 }
 
 /* model.merges: "a b" or ["a", "b"], all alike. */
@@ -433,6 +434,7 @@ put_added(struct load *l, const char *at, struct json_object *o)
     const char           *text;
     size_t                n;
     uint32_t              id, want, i;
+    char                  shown[MOE_TOK_SHOW + 4];
     moe_status            s = added_id(l, at, o, &want);
 
     if (s != MOE_OK)
@@ -458,10 +460,10 @@ put_added(struct load *l, const char *at, struct json_object *o)
     }
     if (id != want)
         return moe_fail(l->cfg.err, MOE_E_CORRUPT, 0,
-                        "%s: added_tokens: \"%.40s\" says id %u, but the "
+                        "%s: added_tokens: \"%s\" says id %u, but the "
                         "vocabulary gives it another one; load and save the "
-                        "tokenizer with transformers", l->cfg.file, text,
-                        want);
+                        "tokenizer with transformers", l->cfg.file,
+                        moe_tok_show(text, n, shown), want);
     item.id = id;
     item.text = v->arena + v->token[id].off;
     item.len = n;

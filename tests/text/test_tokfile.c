@@ -154,6 +154,11 @@ test_model(void)
     bad_model("{\"vocab\":{\"a\":0,\"\\u0061\":1},\"merges\":[]}",
               MOE_E_CORRUPT, "\"a\" or its id 1 is there twice",
               "a token twice");
+    bad_model("{\"vocab\":{\"a\\n\\u001b[2J\":0,\"b\":0},\"merges\":[]}",
+              MOE_E_CORRUPT, "there twice", "an id twice, of a token");
+    bad_model("{\"vocab\":{\"b\":0,\"a\\n\\u001b[2J\\u009b\":0},"
+              "\"merges\":[]}", MOE_E_CORRUPT, "\"a??[2J?\"",
+              "a token that would clear the screen");
     bad_model("{\"vocab\":{\"a\":-1},\"merges\":[]}", MOE_E_CORRUPT,
               "whole number", "an id below 0");
     bad_model("{\"vocab\":{\"a\":1.5},\"merges\":[]}", MOE_E_CORRUPT,
