@@ -163,21 +163,14 @@ moe_runner_fill(struct moe_runner *r, struct moe_set *set, uint32_t slot,
 static moe_status
 moe_slabs_create(struct moe_runner *r, struct moe_error *err)
 {
-    uint32_t i, j;
+    uint32_t i;
 
     for (i = 0; i < r->n_groups; i++) {
         struct moe_group  *g = &r->groups[i];
         struct moe_weights w;
         moe_status         st;
 
-        memset(&w, 0, sizeof(w));
-        w.struct_size = sizeof(w);
-        w.scale_dtype = g->scale_dtype;
-        w.format = g->fmt.format;
-        w.shape = &g->shape;
-        if (g->has_affine)
-            for (j = 0; j < g->shape.n_parts; j++)
-                w.affine[j] = &g->affine[j];
+        moe_group_weights(g, &w);
         st = r->s.ops->slab_create(r->dev, &w, &g->plan, g->n_slots, &g->slab,
                                    err);
         if (st != MOE_OK)

@@ -98,6 +98,21 @@ moe_same_format(const struct moe_format_ref *a, const struct moe_format_ref *b)
            && a->format->revision == b->format->revision;
 }
 
+void
+moe_group_weights(const struct moe_group *g, struct moe_weights *w)
+{
+    uint32_t i;
+
+    memset(w, 0, sizeof(*w));
+    w->struct_size = sizeof(*w);
+    w->scale_dtype = g->scale_dtype;
+    w->format = g->fmt.format;
+    w->shape = &g->shape;
+    if (g->has_affine)
+        for (i = 0; i < g->shape.n_parts; i++)
+            w->affine[i] = &g->affine[i];
+}
+
 /* The operation a group is asked about, with sizes as upper bounds. */
 static moe_status
 moe_group_query(struct moe_runner *r, const struct moe_group *g, uint32_t rows,
@@ -107,14 +122,7 @@ moe_group_query(struct moe_runner *r, const struct moe_group *g, uint32_t rows,
     struct moe_weights     w;
     uint32_t               i;
 
-    memset(&w, 0, sizeof(w));
-    w.struct_size = sizeof(w);
-    w.scale_dtype = g->scale_dtype;
-    w.format = g->fmt.format;
-    w.shape = &g->shape;
-    if (g->has_affine)
-        for (i = 0; i < g->shape.n_parts; i++)
-            w.affine[i] = &g->affine[i];
+    moe_group_weights(g, &w);
     memset(plan, 0, sizeof(*plan));
     plan->struct_size = sizeof(*plan);
 

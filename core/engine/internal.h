@@ -109,6 +109,8 @@ struct moe_runner {
 };
 
 /* groups.c */
+/* What the backend is told of a group's weights; points into *g. */
+void moe_group_weights(const struct moe_group *g, struct moe_weights *w);
 moe_status moe_runner_index(struct moe_runner *r, struct moe_error *err);
 /* Scratch that a step of so many rows needs, over all operations. */
 moe_status moe_runner_work(struct moe_runner *r, uint32_t rows,

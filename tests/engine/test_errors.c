@@ -208,7 +208,8 @@ test_requests(void)
     has_str(err.text, "top_p", "is named");
     req.sampling = NULL;
     req.struct_size = 8;
-    is_int(moe_engine_submit(e, &req, &s, &err), MOE_E_INVAL, "a stub");
+    is_int(moe_engine_submit(e, &req, &s, &err), MOE_E_INVAL,
+           "a request of no size");
     req.struct_size = sizeof(req);
     is_int(moe_engine_encode(e, "a", 1, 0, NULL, NULL, &err), MOE_E_NOT_FOUND,
            "text without a tokenizer");
