@@ -136,6 +136,13 @@ test_transfers(struct cdevice *d)
         good &= cdevice_sync(d) == MOE_OK;
         conform_ok(c, good && memcmp(src, dst, 777) == 0,
                    "at odd offsets, and by way of a copy");
+        at.off = 4001;
+        good = d->ops->copy(d->s, at, (struct moe_buf){ a.mem, 1003 }, 333)
+                   == MOE_OK
+               && d->ops->download(d->s, dst, at, 333) == MOE_OK
+               && cdevice_sync(d) == MOE_OK;
+        conform_ok(c, good && memcmp(src + 2, dst, 333) == 0,
+                   "a copy has an offset on either side");
         at.off = 999;
         good = d->ops->download(d->s, dst, at, 2) == MOE_OK
                && cdevice_sync(d) == MOE_OK;

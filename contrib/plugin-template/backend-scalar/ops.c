@@ -624,7 +624,8 @@ scalar_work_bytes(const struct moe_op *op)
     if (op->code != MOE_OP_GROUPED_FFN)
         return 0;
     f = (const struct moe_op_grouped_ffn *) op;
-    return (uint64_t) f->rows * f->k * f->f * sizeof(float);
+    /* One group at a time, and a row has an expert once at most. */
+    return (uint64_t) f->rows * f->f * sizeof(float);
 }
 
 moe_status
