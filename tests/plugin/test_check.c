@@ -301,8 +301,13 @@ test_threads(void)
     t.host.services.log = log_and_call;
     is_int(moe_registry_open(&t.host.services, "", &path, 1, &t.r, &t.err),
            MOE_OK, "a backend that calls back");
-    moe_registry_backend(t.r, "check", &t.ops, &t.self, &found, &t.err);
-    test_open(&t);
+    if (t.r == NULL
+        || moe_registry_backend(t.r, "check", &t.ops, &t.self, &found, &t.err)
+               != MOE_OK
+        || test_open(&t) != MOE_OK) {
+        ok(0, "it opens: %s", t.err.text);
+        return;
+    }
     report = t.ops->extension(t.dev, MOE_CHECK_EXTENSION);
     t.ops->mem_alloc(t.dev, 4, MOE_USE_ACT, &in_buf.mem, &t.err);
     in_call = &t;
