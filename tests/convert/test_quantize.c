@@ -15,7 +15,7 @@
 
 #include "config/options.h"
 #include "engine/engine.h"
-#include "checkpoint/folder.h"
+#include "model/change.h"
 
 static struct moe_error err;
 static char             last_warning[600];
@@ -502,8 +502,10 @@ refusals(void)
     static const char *const dense[] = { "quant.dense=int4-g32", NULL };
     static const char *const little[] = { "quant.dense=int4-g32",
                                           "memory.budget=1K", NULL };
-    const char *in = wide_model(-1), *bad;
-    char        out[300];
+    struct change ch = { .spoil = "model.layers.1.mlp.experts.2.up_proj"
+                                  ".weight_scale" };
+    const char   *in = wide_model(-1), *bad;
+    char          out[300];
 
     refuse(in, none, MOE_E_INVAL, "nothing to do", "nothing asked for");
     refuse(in, dead, MOE_E_INVAL, "quant.experts = int4-g32 has no effect",
@@ -528,6 +530,11 @@ refusals(void)
     refuse(bad, dense, MOE_E_CORRUPT,
            "tensor \"model.layers.0.mlp.gate_proj.weight\": row 130, column 5 "
            "is NaN", "a NaN");
+    drop_dir(bad);
+    bad = changed("../../quant/fixtures/qwen3_moe-fp8", &ch);
+    refuse(bad, NULL, MOE_E_CORRUPT, "model.layers.1.mlp.experts.2.up_proj",
+           "a NaN scale in the source");
+    has_str(err.text, "model.safetensors", "the file is named");
     drop_dir(bad);
     drop_dir(in);
 }

@@ -258,6 +258,54 @@ planes(void)
     with(&m, NULL, MOE_T_K, MOE_E_CORRUPT, "32x1 expected", "one fp8 scale");
 }
 
+/* Method "fp8" calls the scales weight_scale_inv. */
+static void
+scale_inv(void)
+{
+    const char            *dir = new_dir();
+    struct moe_error       err = { .struct_size = sizeof(err) };
+    struct moe_checkpoint *c;
+    struct moe_arch        a;
+    struct moe_weight      w;
+    struct made            m[N];
+    char                   text[sizeof(config) + 100], *p;
+    size_t                 i, n = 0;
+
+    for (i = 0; dense[i].name != NULL; i++) {
+        m[n] = dense[i];
+        if (strstr(m[n].name, "q_proj.weight_packed") != NULL)
+            m[n] = (struct made){ "model.layers.0.self_attn.q_proj.weight",
+                                  "F32", { 32, 32 }, 2, NULL };
+        else if (strstr(m[n].name, "q_proj.weight_scale") != NULL)
+            continue;
+        else if (strstr(m[n].name, "weight_scale") != NULL)
+            m[n] = (struct made){ KS "_inv", "F32", { 1, 1 }, 2, NULL };
+        n++;
+    }
+    strcpy(text, config);
+    p = strstr(text, "\"config_groups\"");
+    strcpy(p, "\"quant_method\":\"fp8\",\"weight_block_size\":[128,128],"
+              "\"activation_scheme\":\"dynamic\"}}");
+    put_text(dir, "config.json", text);
+    put_tensors(dir, "model.safetensors", m, n);
+    if (open_model(dir, &c, &a)) {
+        if (ok(moe_weight_find(c, registry, &a, MOE_T_K, 0, 0, &w, &err)
+                   == MOE_OK,
+               "method fp8 is read")) {
+            is_str(w.ref.format->id, "fp8-e4m3-block", "as blocks");
+            is_str(w.plane[1]->name, KS "_inv", "with its scales");
+        } else {
+            printf("# %s\n", err.text);
+        }
+        is_int(moe_weight_find(c, registry, &a, MOE_T_Q, 0, 0, &w, &err),
+               MOE_OK, "a module that was not converted");
+        is_str(w.ref.format->id, "f32", "as it is");
+        moe_arch_free(&a);
+        moe_checkpoint_close(c);
+    }
+    drop_dir(dir);
+}
+
 static void
 unknown(void)
 {
@@ -356,6 +404,7 @@ main(void)
     formats("tests/quant/fixtures/qwen3_moe-mixed", "int4-g32",
             "fp8-e4m3-channel", MOE_BF16, 2);
     planes();
+    scale_inv();
     unknown();
     vectors();
     moe_registry_close(registry);
