@@ -94,7 +94,9 @@ room(struct moe_encode *e, size_t n)
 
     if (n <= cap)
         return 1;
-    cap = n + n / 2 + 64;
+    cap += cap / 8 + 64; /* a word asks for its length first */
+    if (cap < n)
+        cap = n;
     sym = realloc(e->sym, cap * sizeof(*sym));
     if (sym == NULL)
         return 0;
@@ -249,6 +251,7 @@ moe_bpe_word(struct moe_encode *e, const char *text, size_t n)
 {
     const struct moe_tokenizer *t = e->tok;
     struct word                 w = {0};
+    size_t                      chars = 0;
     moe_status                  s;
     uint32_t                    id;
 
@@ -258,6 +261,10 @@ moe_bpe_word(struct moe_encode *e, const char *text, size_t n)
     if (t->ignore_merges
         && moe_vocab_find(&t->vocab, text, n, MOE_TOKEN_MODEL, &id))
         return moe_encode_id(e, id);
+    for (size_t i = 0; i < n; i++)
+        chars += ((uint8_t) text[i] & 0xc0) != 0x80;
+    if (!room(e, chars + 2))
+        return moe_encode_nomem(e);
     for (size_t i = 0; i < n;) {
         size_t k = moe_utf8_len(text[i]);
 

@@ -400,6 +400,14 @@ moe_tokenizer_bytes(const struct moe_tokenizer *tok)
            + (tok->post.n + tok->plain.n) * sizeof(uint32_t);
 }
 
+uint64_t
+moe_tokenizer_encode_peak(uint64_t len)
+{
+    /* a byte: 16 of its symbol, 8 of the heap, 6 of ids, and up to three
+     * copies of the text, grown by half; the rest is PCRE2's */
+    return 48 * len + ((uint64_t) 1 << 20);
+}
+
 uint32_t
 moe_tokenizer_vocab_size(const struct moe_tokenizer *tok)
 {

@@ -58,6 +58,9 @@ void       moe_tokenizer_close(struct moe_tokenizer *tok);
  */
 uint64_t moe_tokenizer_bytes(const struct moe_tokenizer *tok);
 uint64_t moe_tokenizer_load_peak(uint64_t file_size);
+/* Likewise what encoding a text of len bytes takes at its peak, the ids
+ * included: the case of one endless word; ordinary text takes a third. */
+uint64_t moe_tokenizer_encode_peak(uint64_t len);
 
 /*
  * text: len bytes of UTF-8 (NUL is a character).  *ids: malloc'd, NULL if
