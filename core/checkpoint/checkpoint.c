@@ -39,6 +39,7 @@ struct moe_checkpoint {
     char                  *dir;
     char                  *config_path;
     char                   config_shown[MOE_SHOW_PATH_MAX + 4];
+    char                   index_shown[MOE_SHOW_PATH_MAX + 4];
     struct json_object    *config, *generation;
     struct file           *files;
     size_t                 n_files, cap_files;
@@ -402,10 +403,12 @@ read_tensors(struct moe_checkpoint *c, struct moe_error *err)
     if (single == NULL || index == NULL) {
         status = no_memory(c->dir, err);
     } else if (exists(single)) {
+        moe_show_path(single, c->index_shown);
         status = open_file(c, "model.safetensors", err);
         if (status == MOE_OK)
             status = build_hash(c, err);
     } else if (exists(index)) {
+        moe_show_path(index, c->index_shown);
         status = open_shards(c, index, err);
     } else {
         status = moe_fail(err, MOE_E_NOT_FOUND, ENOENT,
@@ -417,8 +420,7 @@ read_tensors(struct moe_checkpoint *c, struct moe_error *err)
     free(index);
     if (status == MOE_OK && c->list.n == 0)
         status = moe_fail(err, MOE_E_CORRUPT, 0, "%s: no tensors in it",
-                          c->n_files > 0 ? c->files[0].shown
-                                         : moe_show_path(c->dir, shown));
+                          c->index_shown);
     return status;
 }
 
@@ -587,6 +589,12 @@ moe_checkpoint_file_name(const struct moe_checkpoint *c, size_t i)
     return i < c->n_files ? c->files[i].shown : "";
 }
 
+const char *
+moe_checkpoint_index_name(const struct moe_checkpoint *c)
+{
+    return c->index_shown;
+}
+
 uint64_t
 moe_checkpoint_file_bytes(const struct moe_checkpoint *c, size_t i)
 {
@@ -634,8 +642,7 @@ moe_checkpoint_scheme(const struct moe_checkpoint *c, const char *module,
                                    scheme, err);
         return moe_fail(err, MOE_E_NOT_FOUND, 0,
                         "%s: tensor \"%s.weight\" is missing",
-                        c->n_files == 1 ? c->files[0].shown : c->dir,
-                        moe_show(module, show));
+                        c->index_shown, moe_show(module, show));
     }
     if (i == 1 && is_plain(t->dtype)) {
         memset(scheme, 0, sizeof(*scheme));

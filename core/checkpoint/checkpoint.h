@@ -57,6 +57,8 @@ size_t      moe_checkpoint_files(const struct moe_checkpoint *c);
 const char *moe_checkpoint_file(const struct moe_checkpoint *c, size_t i);
 /* Its path as messages show it: cut at the front, without control bytes. */
 const char *moe_checkpoint_file_name(const struct moe_checkpoint *c, size_t i);
+/* The same of what says which tensors there are: the file, or the index. */
+const char *moe_checkpoint_index_name(const struct moe_checkpoint *c);
 uint64_t    moe_checkpoint_file_bytes(const struct moe_checkpoint *c, size_t i);
 
 /* bytes of tensor t, starting at its byte from, into dst by pread(2): all of

@@ -20,31 +20,57 @@
 
 #define JSON_DEPTH 64
 
+/*
+ * The next character of text into out as it may be shown: a control
+ * character (also of the second block, U+0080 to U+009F, which terminals
+ * obey) or a byte that is no UTF-8 as '?'.  Returns bytes taken; *len: put.
+ */
+static size_t
+show_char(const char *text, char *out, size_t *len)
+{
+    unsigned char c = (unsigned char) text[0];
+    size_t        n = c < 0x80 ? 1 : c < 0xc2 ? 0 : c < 0xe0 ? 2
+                      : c < 0xf0 ? 3 : c < 0xf5 ? 4 : 0;
+    size_t        i;
+
+    for (i = 1; i < n; i++)
+        if (((unsigned char) text[i] & 0xc0u) != 0x80u)
+            n = 0; /* also at the terminating NUL */
+    if (n == 0 || c < 0x20 || c == 0x7f
+        || (c == 0xc2 && (unsigned char) text[1] < 0xa0)) {
+        *out = '?';
+        *len = 1;
+        return n == 0 ? 1 : n;
+    }
+    memcpy(out, text, n);
+    *len = n;
+    return n;
+}
+
 char *
 moe_show(const char *text, char *buf)
 {
-    size_t i;
+    size_t n = 0, len;
+    char   c[4];
 
-    for (i = 0; i < MOE_SHOW_MAX && text[i] != '\0'; i++) {
-        unsigned char c = (unsigned char) text[i];
-
-        buf[i] = c < 0x20 || c == 0x7f ? '?' : (char) c;
+    while (*text != '\0') {
+        text += show_char(text, c, &len);
+        if (n + len > MOE_SHOW_MAX) {
+            memcpy(buf + n, "...", 3);
+            n += 3;
+            break;
+        }
+        memcpy(buf + n, c, len);
+        n += len;
     }
-    if (text[i] != '\0') {
-        /* do not end inside a UTF-8 character */
-        while (i > 0 && ((unsigned char) text[i] & 0xc0u) == 0x80u)
-            i--;
-        memcpy(buf + i, "...", 3);
-        i += 3;
-    }
-    buf[i] = '\0';
+    buf[n] = '\0';
     return buf;
 }
 
 char *
 moe_show_path(const char *path, char *buf)
 {
-    size_t n = strlen(path), i, j = 0;
+    size_t n = strlen(path), j = 0, len;
 
     if (n > MOE_SHOW_PATH_MAX) {
         memcpy(buf, "...", 3);
@@ -53,10 +79,9 @@ moe_show_path(const char *path, char *buf)
         while (((unsigned char) *path & 0xc0u) == 0x80u)
             path++;
     }
-    for (i = 0; path[i] != '\0'; i++) {
-        unsigned char c = (unsigned char) path[i];
-
-        buf[j++] = c < 0x20 || c == 0x7f ? '?' : (char) c;
+    while (*path != '\0') {
+        path += show_char(path, buf + j, &len);
+        j += len;
     }
     buf[j] = '\0';
     return buf;

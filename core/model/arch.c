@@ -325,10 +325,7 @@ missing(const struct moe_checkpoint *c, const struct moe_arch *a,
     }
     return moe_fail(err, MOE_E_NOT_FOUND, 0,
                     "%s: tensor \"%s\" is missing (%s)%s",
-                    moe_checkpoint_files(c) == 1
-                        ? moe_checkpoint_file_name(c, 0)
-                        : moe_checkpoint_config_name(c),
-                    name, a->family, remedy);
+                    moe_checkpoint_index_name(c), name, a->family, remedy);
 }
 
 /* A vector: one dimension, a plain float. */

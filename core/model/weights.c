@@ -158,7 +158,7 @@ ask_planes(const struct moe_checkpoint *c, const char *module,
     if (t == NULL)
         return moe_fail(err, MOE_E_NOT_FOUND, 0,
                         "%s: tensor \"%s\" is missing (%s)",
-                        moe_checkpoint_config_name(c), moe_show(name, show),
+                        moe_checkpoint_index_name(c), moe_show(name, show),
                         r->format->id);
     dtype = moe_dtype_of(t->dtype);
     if (dtype == 0 || dtype == w->scale_dtype)
@@ -206,7 +206,7 @@ moe_weight_module(const struct moe_checkpoint *c,
         if (w.plane[i] == NULL)
             return moe_fail(err, MOE_E_NOT_FOUND, 0,
                             "%s: tensor \"%s\" is missing (%s)",
-                            moe_checkpoint_config_name(c),
+                            moe_checkpoint_index_name(c),
                             moe_show(name, show), w.ref.format->id);
         status = check_plane(c, w.plane[i], &planes[i], w.ref.format->id,
                              err);
@@ -274,7 +274,7 @@ moe_vector_read(const struct moe_checkpoint *c, const struct moe_arch *a,
     if (t == NULL)
         return moe_fail(err, MOE_E_NOT_FOUND, 0,
                         "%s: tensor \"%s\" is missing",
-                        moe_checkpoint_config_name(c), name);
+                        moe_checkpoint_index_name(c), name);
     dtype = moe_dtype_of(t->dtype);
     size = moe_dtype_size(dtype);
     if (size == 0 || t->bytes != n * size)

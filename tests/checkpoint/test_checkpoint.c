@@ -2,7 +2,7 @@
 /* A checkpoint folder: what it must hold, its index and its shards. */
 #include "folder.h"
 
-#include <json-c/json.h>
+#include "checkpoint/json.h"
 
 #define INDEX "model.safetensors.index.json"
 
@@ -161,7 +161,7 @@ indexes(void)
               "no map");
     bad_index("{\"weight_map\":[]}", MOE_E_CORRUPT, INDEX,
               "an object expected, array found", "a list for the map");
-    bad_index(MAP(""), MOE_E_CORRUPT, "moe-test", "no tensors", "empty map");
+    bad_index(MAP(""), MOE_E_CORRUPT, INDEX, "no tensors", "empty map");
     bad_index(MAP("\"a\":3"), MOE_E_CORRUPT, INDEX, "weight_map.a",
               "a number for a file");
     bad_index(MAP("\"a\":\"../one.safetensors\""), MOE_E_CORRUPT, INDEX,
@@ -284,9 +284,41 @@ long_path(void)
     drop_dir(dir);
 }
 
+static void
+shown(void)
+{
+    static const struct {
+        const char *text, *want;
+    } t[] = {
+        { "plain", "plain" },
+        { "\033[31mred\n", "?[31mred?" },
+        { "caf\xc3\xa9 \xe2\x82\xac", "caf\xc3\xa9 \xe2\x82\xac" },
+        { "\xc2\x9b" "31m", "?31m" },
+        { "bad \xff\xc3", "bad ??" },
+        { "cut \xe2\x82", "cut ??" },
+    };
+    char   buf[MOE_SHOW_MAX + 4], path[MOE_SHOW_PATH_MAX + 4], text[400];
+    size_t i;
+
+    for (i = 0; i < sizeof(t) / sizeof(t[0]); i++) {
+        is_str(moe_show(t[i].text, buf), t[i].want, "shown text %zu", i);
+        is_str(moe_show_path(t[i].text, path), t[i].want, "shown path %zu",
+               i);
+    }
+    for (i = 0; i < 130; i++)
+        memcpy(text + 3 * i, "\xe2\x82\xac", 3);
+    text[390] = '\0';
+    is_int(strlen(moe_show(text, buf)), 99, "a long text is cut");
+    is_str(buf + 93, "\xe2\x82\xac...", "behind a whole character");
+    is_int(strlen(moe_show_path(text, path)), 159, "a long path is cut");
+    ok(strncmp(path, "...\xe2\x82\xac", 6) == 0,
+       "before a whole character");
+}
+
 int
 main(void)
 {
+    shown();
     no_folder();
     hints();
     configs();
