@@ -498,7 +498,7 @@ test_weights(void)
     uint64_t          before, page = (uint64_t) sysconf(_SC_PAGESIZE);
 
     o = host.ops;
-    wset_make(&w, &host, &specs[10], &shape, 1); /* int4-g32 */
+    wset_make(&w, &host, &specs[11], &shape, 1); /* int4-g32 */
     op.dtype = MOE_BF16;
     is_int(o->query(host.dev, &op.op, &w.weights, &plan, &host.err),
            MOE_E_UNSUPPORTED, "query: bf16 activations");
@@ -718,7 +718,7 @@ whole_life(long long n)
                                  &host.err);
     memset(&w, 0, sizeof(w));
     if (st == MOE_OK) {
-        wset_make(&w, &host, &specs[12], &shape, 1);
+        wset_make(&w, &host, &specs[13], &shape, 1);
         st = host.ops->query(host.dev, &op.op, &w.weights, &w.plan,
                              &host.err);
         if (st == MOE_OK)

@@ -66,7 +66,7 @@ v_store_part(float *p, uint32_t n, v16 v)
     memcpy(p, tmp, n * sizeof(float));
 }
 
-/* 16 weights, or keys, or values of one type.  E4M3 comes 2^-8 too small. */
+/* 16 keys, or values, or weights that are numbers by themselves. */
 V_FN v16
 v_elem(const unsigned kind, const uint8_t *p)
 {
@@ -75,10 +75,6 @@ v_elem(const unsigned kind, const uint8_t *p)
         return v_load_f16(p);
     case CPU_BF16:
         return v_load_bf16(p);
-    case CPU_E4M3:
-        return v_load_e4m3(p);
-    case CPU_E5M2:
-        return v_load_e5m2(p);
     default:
         return v_load((const float *) (const void *) p);
     }
@@ -99,6 +95,19 @@ v_elem_part(const unsigned kind, const uint8_t *p, uint32_t n)
 
 /* -------------------------------------------------------------- products -- */
 
+#define V_IS_FP8(kind) ((kind) == CPU_E4M3 || (kind) == CPU_E5M2)
+
+/* Column i of a panel.  E4M3 comes 2^-8 too small. */
+V_FN v16
+v_column(const unsigned kind, const uint8_t *w, uint64_t i)
+{
+    if (kind == CPU_E4M3)
+        return v_load_e4m3(w + (i & ~UINT64_C(1)) * 16, i & 1);
+    if (kind == CPU_E5M2)
+        return v_load_e5m2(w + (i & ~UINT64_C(1)) * 16, i & 1);
+    return v_elem(kind, w + i * 16 * V_ELEM_BYTES(kind));
+}
+
 /* acc[t * np + p] += sum over columns [k0, k1) in their order. */
 V_FN void
 dot_block(const unsigned kind, const unsigned np, const unsigned nt,
@@ -107,7 +116,7 @@ dot_block(const unsigned kind, const unsigned np, const unsigned nt,
 {
     const uint64_t line = 16u * V_ELEM_BYTES(kind); /* bytes a column */
     const float   *xs[8];
-    uint64_t       i = k0;
+    uint64_t       i = k0; /* even for FP8, so that pairs stay together */
 
     V_UNROLL
     for (unsigned t = 0; t < nt; t++)
@@ -123,7 +132,7 @@ dot_block(const unsigned kind, const unsigned np, const unsigned nt,
         for (unsigned j = 0; j < 4; j++) {
             V_UNROLL
             for (unsigned p = 0; p < np; p++) {
-                const v16 wv = v_elem(kind, w + p * stride + (i + j) * line);
+                const v16 wv = v_column(kind, w + p * stride + i * line, j);
 
                 V_UNROLL
                 for (unsigned t = 0; t < nt; t++)
@@ -135,7 +144,7 @@ dot_block(const unsigned kind, const unsigned np, const unsigned nt,
     for (; i < k1; i++) {
         V_UNROLL
         for (unsigned p = 0; p < np; p++) {
-            const v16 wv = v_elem(kind, w + p * stride + i * line);
+            const v16 wv = v_column(kind, w + p * stride, i);
 
             V_UNROLL
             for (unsigned t = 0; t < nt; t++)
@@ -149,8 +158,7 @@ dot_block(const unsigned kind, const unsigned np, const unsigned nt,
 V_FN const float *
 dot_scales(const struct cpu_mat *m, const uint8_t *w)
 {
-    return (const float *) (const void *) (w + cpu_align((uint64_t) m->k * 16,
-                                                         CPU_ALIGN));
+    return (const float *) (const void *) (w + cpu_fp8_bytes(m->k));
 }
 
 V_FN void
@@ -164,7 +172,7 @@ dot_some(const unsigned kind, const unsigned np, const unsigned nt,
     V_UNROLL
     for (unsigned i = 0; i < nt * np; i++)
         acc[i] = v_set1(0.0f);
-    if (kind == CPU_E4M3 || kind == CPU_E5M2) {
+    if (V_IS_FP8(kind)) {
         uint64_t k0, g = 0;
         v16      total[32];
 
@@ -237,26 +245,20 @@ dot_rows(const unsigned kind, const struct cpu_mat *m, uint32_t panel,
                    ldo);
     x += t;
     out += (size_t) t * ldo;
-    switch (nt - t) {
-#define V_CASE(i)                                                             \
-    case i:                                                                   \
-        dot_panels(kind, i, m, panel, np, x, out, ldo);                       \
-        break
-        V_CASE(1);
-        V_CASE(2);
-        V_CASE(3);
-#if V_NT > 4
-        V_CASE(4);
-        V_CASE(5);
-#endif
-#if V_NT > 6
-        V_CASE(6);
-        V_CASE(7);
-#endif
-#undef V_CASE
-    default:
-        break;
+    if (V_NT > 4 && nt - t >= 4) {
+        dot_panels(kind, 4, m, panel, np, x, out, ldo);
+        x += 4;
+        out += (size_t) 4 * ldo;
+        t += 4;
     }
+    if (V_NT > 2 && nt - t >= 2) {
+        dot_panels(kind, 2, m, panel, np, x, out, ldo);
+        x += 2;
+        out += (size_t) 2 * ldo;
+        t += 2;
+    }
+    if (nt - t != 0)
+        dot_panels(kind, 1, m, panel, np, x, out, ldo);
 }
 
 #define V_DOT(name, kind)                                                     \
@@ -718,9 +720,8 @@ store_bf16(const float *x, uint32_t n, void *dst)
 }
 
 /* What a row of the table of instruction sets takes from here. */
-#define V_TABLE                                                               \
-    .dot = { dot_f32, dot_f16, dot_bf16, dot_e4m3, dot_e5m2, dot_int4,        \
-             NULL },                                                          \
+#define V_TABLE(int4)                                                         \
+    .dot = { dot_f32, dot_f16, dot_bf16, dot_e4m3, dot_e5m2, int4, NULL },    \
     .dot_more = dot_more, .quantize = quantize, .rms = vec_rms,               \
     .layer = vec_layer, .gate = vec_gate, .axpy = vec_axpy,                   \
     .scale = vec_scale, .softmax = vec_softmax, .rotate = vec_rotate,         \

@@ -36,7 +36,9 @@
 #define CPU_F32     0u /* [panel][k][16] of the type                          */
 #define CPU_F16     1u
 #define CPU_BF16    2u
-#define CPU_E4M3    3u /* [panel]{ [k][16] bytes, [group]{ 1 or 16 f32 } }    */
+#define CPU_E4M3    3u /* [panel]{ [k / 2][16][2] bytes, [group]{ 1 or 16 f32
+                          scales } }: two columns are one load, told apart
+                          by even and odd bytes                               */
 #define CPU_E5M2    4u
 #define CPU_INT4    5u /* [panel][group]{ lines, scales, zero points }: int4.h */
 #define CPU_GENERIC 6u /* the planes as they are in the file                  */
@@ -77,6 +79,20 @@ static inline uint64_t
 cpu_align(uint64_t a, uint64_t b)
 {
     return cpu_ceil(a, b) * b;
+}
+
+/* Bytes of the elements of an FP8 panel; the scales lie behind them. */
+static inline uint64_t
+cpu_fp8_bytes(uint64_t k)
+{
+    return cpu_align(cpu_align(k, 2) * CPU_LANES, CPU_ALIGN);
+}
+
+/* Element of column c and a lane in an FP8 panel. */
+static inline uint64_t
+cpu_fp8_at(uint64_t c, uint32_t lane)
+{
+    return c / 2 * 2 * CPU_LANES + 2 * lane + c % 2;
 }
 
 static inline uint64_t
@@ -139,6 +155,9 @@ extern const struct cpu_isa cpu_isa_portable;
 extern const struct cpu_isa cpu_isa_avx2;
 extern const struct cpu_isa cpu_isa_avx512;
 extern const struct cpu_isa cpu_isa_avx512vnni;
+void cpu_dot_int4_vnni(const struct cpu_mat *m, uint32_t panel, uint32_t np,
+                       const void *const *rows, uint32_t nt, float *out,
+                       uint32_t ldo);
 #endif
 
 /* want: NULL or "auto", or a name.  The best one that this processor has and

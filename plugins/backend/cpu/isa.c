@@ -105,7 +105,7 @@ fill_weights(struct trial *t, uint32_t kind, struct cpu_mat *m)
         for (i = 0; i < (uint64_t) T_NP * 3 * CPU_LANES; i++) {
             f = next_float(t);
             memcpy(t->w + (i / (3 * CPU_LANES)) * T_WORK
-                       + cpu_align(T_K * 16, CPU_ALIGN)
+                       + cpu_fp8_bytes(T_K)
                        + 4 * (i % (3 * CPU_LANES)),
                    &f, 4);
         }

@@ -210,25 +210,28 @@ v_widen_f16(__m256i h)
                   _mm256_cvtph_ps(_mm256_extracti128_si256(h, 1)) };
 }
 
-/* seeeemmm -> s0eeeemmm0000000 is the f16 of 2^-8 times the value. */
+/* p: 16 pairs of bytes.  The product of a byte seeeemmm with 128 is
+ * sseeeemmm0000000; without its second bit that is the f16 of 2^-8 times the
+ * value. */
 V_FN v16
-v_load_e4m3(const uint8_t *p)
+v_load_e4m3(const uint8_t *p, uint64_t odd)
 {
-    __m256i h = _mm256_cvtepu8_epi16(
-        _mm_loadu_si128((const __m128i *) (const void *) p));
+    const __m256i v = _mm256_loadu_si256((const __m256i *) (const void *) p);
+    const __m256i h = _mm256_maddubs_epi16(
+        _mm256_set1_epi16(odd ? (short) 0x8000 : 0x0080), v);
 
-    h = _mm256_srai_epi16(_mm256_slli_epi16(h, 8), 1);
     return v_widen_f16(_mm256_and_si256(h, _mm256_set1_epi16((short) 0xbf80)));
 }
 
 /* E5M2 is the upper byte of an f16. */
 V_FN v16
-v_load_e5m2(const uint8_t *p)
+v_load_e5m2(const uint8_t *p, uint64_t odd)
 {
-    const __m256i h = _mm256_cvtepu8_epi16(
-        _mm_loadu_si128((const __m128i *) (const void *) p));
+    const __m256i v = _mm256_loadu_si256((const __m256i *) (const void *) p);
 
-    return v_widen_f16(_mm256_slli_epi16(h, 8));
+    return v_widen_f16(odd ? _mm256_and_si256(
+                                 v, _mm256_set1_epi16((short) 0xff00))
+                           : _mm256_slli_epi16(v, 8));
 }
 
 V_FN void
@@ -237,37 +240,93 @@ v_prefetch(const void *p)
     _mm_prefetch((const char *) p, _MM_HINT_T0);
 }
 
-static void dot_int4(const struct cpu_mat *m, uint32_t panel, uint32_t np,
-                     const void *const *rows, uint32_t nt, float *out,
-                     uint32_t ldo);
-
 #    include "backend/cpu/body.h"
 
 /* ------------------------------------------------------------------ int4 -- */
 
 /* The 16 scales, or zero points, behind the lines of a group. */
 V_FN v16
-int4_scales(const unsigned scale, const uint8_t *p)
+int4_scales(uint32_t scale, const uint8_t *p)
 {
     return scale == MOE_SCALE_F32   ? v_load((const float *) (const void *) p)
            : scale == MOE_SCALE_F16 ? v_load_f16(p)
                                     : v_load_bf16(p);
 }
 
-/* Rows [8 * half, 8 * half + 8) of a panel, 32 columns: unpacked once, used
- * for nt rows of x.  inner[t] += d * (w . q - zero * sum). */
+/* Four columns of one row of x, in every lane. */
+V_FN __m256i
+int4_four(const int8_t *q)
+{
+    int32_t four;
+
+    memcpy(&four, q, 4);
+    return _mm256_set1_epi32(four);
+}
+
+/* inner + d * (s - zero * sum of q); s: eight sums of pairs in 16 bits. */
+V_FN __m256
+int4_inner(const struct cpu_q8 *r, __m256i s, __m256i zero, __m256 inner)
+{
+    /* a zero point's upper half is 0, |sum| <= 32 * 127 fits the lower */
+    const __m256i c = _mm256_madd_epi16(zero, _mm256_set1_epi32(r->sum));
+
+    s = _mm256_sub_epi32(_mm256_madd_epi16(s, _mm256_set1_epi16(1)), c);
+    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(s), _mm256_set1_ps(r->d),
+                           inner);
+}
+
+V_FN __m256i
+int4_line(const uint8_t *p)
+{
+    return _mm256_loadu_si256((const __m256i *) (const void *) p);
+}
+
+/* 16 rows, 32 columns, one row of x: line by line, so that all stays in
+ * registers.  s: at most 8 * 2 * 15 * 127 < 2^15. */
 V_FN void
-int4_half(const unsigned nt, const uint8_t *w, const unsigned half,
-          const struct cpu_q8 *const *x, uint64_t at, __m256i zero,
-          __m256 *inner)
+int4_run_one(const uint8_t *w, const struct cpu_q8 *r, __m256i z0, __m256i z1,
+             __m256 *in0, __m256 *in1)
+{
+    const __m256i low = _mm256_set1_epi8(15);
+    __m256i       s0 = _mm256_setzero_si256(), s1 = s0;
+
+    V_UNROLL
+    for (unsigned l = 0; l < 4; l++) {
+        const __m256i v0 = int4_line(w + INT4_LINE * l);
+        const __m256i v1 = int4_line(w + INT4_LINE * l + 32);
+        const __m256i xl = int4_four(r->q + 8 * l);
+        const __m256i xh = int4_four(r->q + 8 * l + 4);
+
+        v_prefetch(w + INT4_LINE * l + V_AHEAD);
+        s0 = _mm256_add_epi16(
+            s0, _mm256_maddubs_epi16(_mm256_and_si256(v0, low), xl));
+        s1 = _mm256_add_epi16(
+            s1, _mm256_maddubs_epi16(_mm256_and_si256(v1, low), xl));
+        s0 = _mm256_add_epi16(
+            s0, _mm256_maddubs_epi16(
+                    _mm256_and_si256(_mm256_srli_epi16(v0, 4), low), xh));
+        s1 = _mm256_add_epi16(
+            s1, _mm256_maddubs_epi16(
+                    _mm256_and_si256(_mm256_srli_epi16(v1, 4), low), xh));
+        V_KEEP(s0);
+        V_KEEP(s1);
+    }
+    *in0 = int4_inner(r, s0, z0, *in0);
+    *in1 = int4_inner(r, s1, z1, *in1);
+}
+
+/* 8 rows, 32 columns, nt rows of x: the weights are unpacked once. */
+V_FN void
+int4_run_half(const unsigned nt, const uint8_t *w,
+              const struct cpu_q8 *const *x, uint64_t at, __m256i zero,
+              __m256 *inner)
 {
     const __m256i low = _mm256_set1_epi8(15);
     __m256i       u[8];
 
     V_UNROLL
     for (unsigned l = 0; l < 4; l++) {
-        const __m256i v = _mm256_loadu_si256(
-            (const __m256i *) (const void *) (w + 64 * l + 32 * half));
+        const __m256i v = int4_line(w + INT4_LINE * l);
 
         u[2 * l] = _mm256_and_si256(v, low);
         u[2 * l + 1] = _mm256_and_si256(_mm256_srli_epi16(v, 4), low);
@@ -276,30 +335,23 @@ int4_half(const unsigned nt, const uint8_t *w, const unsigned half,
     for (unsigned t = 0; t < nt; t++) {
         const struct cpu_q8 *r = x[t] + at;
         __m256i              s = _mm256_setzero_si256();
-        __m256i              c;
 
-        /* eight products of two: at most 8 * 2 * 15 * 127 < 2^15 */
         V_UNROLL
         for (unsigned j = 0; j < 8; j++) {
-            int32_t four;
-
-            memcpy(&four, r->q + 4 * j, 4);
             s = _mm256_add_epi16(
-                s, _mm256_maddubs_epi16(u[j], _mm256_set1_epi32(four)));
+                s, _mm256_maddubs_epi16(u[j], int4_four(r->q + 4 * j)));
+            V_KEEP(s);
         }
-        /* |sum| <= 32 * 127 fits 16 bits, so does a zero point */
-        c = _mm256_madd_epi16(zero, _mm256_set1_epi32(r->sum & 0xffff));
-        s = _mm256_sub_epi32(_mm256_madd_epi16(s, _mm256_set1_epi16(1)), c);
-        inner[t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(s),
-                                   _mm256_set1_ps(r->d), inner[t]);
+        inner[t] = int4_inner(r, s, zero, inner[t]);
+        V_FORGET; /* else what rows of x have in common spills registers */
     }
 }
 
 V_FN void
-int4_some(const unsigned scale, const unsigned has_zero, const unsigned nt,
-          const struct cpu_mat *m, const uint8_t *w,
+int4_some(const unsigned nt, const struct cpu_mat *m, const uint8_t *w,
           const struct cpu_q8 *const *x, float *out, uint32_t ldo)
 {
+    const uint32_t scale = m->scale, has_zero = m->has_zero;
     const uint64_t n32 = cpu_ceil(m->k, CPU_INT4_GROUP);
     const uint64_t per = m->group / CPU_INT4_GROUP;
     __m256i        z0 = _mm256_set1_epi32(m->zero), z1 = z0;
@@ -327,11 +379,12 @@ int4_some(const unsigned scale, const unsigned has_zero, const unsigned nt,
         for (unsigned t = 0; t < nt; t++)
             in0[t] = in1[t] = _mm256_setzero_ps();
         for (; g < end; g++, w += 4 * INT4_LINE) {
-            V_UNROLL
-            for (unsigned l = 0; l < 4; l++)
-                v_prefetch(w + INT4_LINE * l + V_AHEAD);
-            int4_half(nt, w, 0, x, g, z0, in0);
-            int4_half(nt, w, 1, x, g, z1, in1);
+            if (nt == 1) {
+                int4_run_one(w, x[0] + g, z0, z1, &in0[0], &in1[0]);
+            } else {
+                int4_run_half(nt, w, x, g, z0, in0);
+                int4_run_half(nt, w + 32, x, g, z1, in1);
+            }
         }
         v_prefetch(tail + V_AHEAD);
         s = int4_scales(scale, tail);
@@ -349,6 +402,13 @@ int4_some(const unsigned scale, const unsigned has_zero, const unsigned nt,
 
 #    include "backend/cpu/int4_rows.h"
 
+static void
+dot_int4(const struct cpu_mat *m, uint32_t panel, uint32_t np,
+         const void *const *rows, uint32_t nt, float *out, uint32_t ldo)
+{
+    int4_rows(m, panel, np, rows, nt, out, ldo);
+}
+
 
 V_TARGET_END
 
@@ -360,6 +420,6 @@ usable(void)
 }
 
 const struct cpu_isa cpu_isa_avx2 = { .name = "avx2", .usable = usable,
-                                      V_TABLE };
+                                      V_TABLE(dot_int4) };
 
 #endif /* __x86_64__ */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * kernels_avx512.c - kernels_avx512.h for AVX-512 without VNNI.
+ * kernels_avx512.c - the arithmetic for AVX-512, with and without VNNI.
  *
  * As in kernels_avx2.c the instruction set is asked for here alone.
  */
@@ -18,18 +18,41 @@
 
 V_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
 
-#    include "backend/cpu/kernels_avx512.h"
+#    include "backend/cpu/avx512.h"
+
+#    include "backend/cpu/body.h"
+
+#    include "backend/cpu/int4_avx512.h"
+
+static void
+dot_int4(const struct cpu_mat *m, uint32_t panel, uint32_t np,
+         const void *const *rows, uint32_t nt, float *out, uint32_t ldo)
+{
+    int4_rows(m, panel, np, rows, nt, out, ldo);
+}
 
 V_TARGET_END
 
-/* Must run anywhere, so it stands outside. */
+/* These must run anywhere, so they stand outside. */
+
 static int
 usable(void)
 {
     return (cpu_x86_features() & CPU_X86_AVX512) != 0;
 }
 
+static int
+usable_vnni(void)
+{
+    return (cpu_x86_features() & CPU_X86_VNNI) != 0;
+}
+
 const struct cpu_isa cpu_isa_avx512 = { .name = "avx512",
-                                        .usable = usable, V_TABLE };
+                                        .usable = usable,
+                                        V_TABLE(dot_int4) };
+
+const struct cpu_isa cpu_isa_avx512vnni = { .name = "avx512vnni",
+                                            .usable = usable_vnni,
+                                            V_TABLE(cpu_dot_int4_vnni) };
 
 #endif /* __x86_64__ */

@@ -218,16 +218,17 @@ v_load_bf16(const uint8_t *p)
     return r;
 }
 
-/* As on the other paths 2^-8 too small: the f16 with the same bits. */
+/* p: 16 pairs of bytes.  As on the other paths 2^-8 too small: the f16 with
+ * the same bits. */
 V_FN v16
-v_load_e4m3(const uint8_t *p)
+v_load_e4m3(const uint8_t *p, uint64_t odd)
 {
     v16 r;
 
     V_EACH(i)
     {
-        const uint8_t *b = p + 4 * i;
-        const u4       h = { b[0], b[1], b[2], b[3] };
+        const uint8_t *b = p + 8 * i + odd;
+        const u4       h = { b[0], b[2], b[4], b[6] };
 
         r.v[i] = f4_widen_f16((h & 0x80u) << 8 | (h & 0x7fu) << 7);
     }
@@ -235,15 +236,15 @@ v_load_e4m3(const uint8_t *p)
 }
 
 V_FN v16
-v_load_e5m2(const uint8_t *p)
+v_load_e5m2(const uint8_t *p, uint64_t odd)
 {
     v16 r;
 
     V_EACH(i)
     {
-        const uint8_t *b = p + 4 * i;
+        const uint8_t *b = p + 8 * i + odd;
 
-        r.v[i] = f4_widen_f16((u4){ b[0], b[1], b[2], b[3] } << 8);
+        r.v[i] = f4_widen_f16((u4){ b[0], b[2], b[4], b[6] } << 8);
     }
     return r;
 }
@@ -253,10 +254,6 @@ v_prefetch(const void *p)
 {
     __builtin_prefetch(p);
 }
-
-static void dot_int4(const struct cpu_mat *m, uint32_t panel, uint32_t np,
-                     const void *const *rows, uint32_t nt, float *out,
-                     uint32_t ldo);
 
 #include "backend/cpu/body.h"
 
@@ -279,10 +276,10 @@ int4_codes(const uint8_t *w, const struct cpu_q8 *x, int32_t dot[16])
 }
 
 V_FN void
-int4_some(const unsigned scale, const unsigned has_zero, const unsigned nt,
-          const struct cpu_mat *m, const uint8_t *w,
+int4_some(const unsigned nt, const struct cpu_mat *m, const uint8_t *w,
           const struct cpu_q8 *const *x, float *out, uint32_t ldo)
 {
+    const uint32_t scale = m->scale, has_zero = m->has_zero;
     const uint64_t n32 = cpu_ceil(m->k, CPU_INT4_GROUP);
     const uint64_t per = m->group / CPU_INT4_GROUP;
 
@@ -325,6 +322,13 @@ int4_some(const unsigned scale, const unsigned has_zero, const unsigned nt,
 
 #include "backend/cpu/int4_rows.h"
 
+static void
+dot_int4(const struct cpu_mat *m, uint32_t panel, uint32_t np,
+         const void *const *rows, uint32_t nt, float *out, uint32_t ldo)
+{
+    int4_rows(m, panel, np, rows, nt, out, ldo);
+}
+
 static int
 usable(void)
 {
@@ -332,4 +336,4 @@ usable(void)
 }
 
 const struct cpu_isa cpu_isa_portable = { .name = "portable",
-                                          .usable = usable, V_TABLE };
+                                          .usable = usable, V_TABLE(dot_int4) };

@@ -58,11 +58,14 @@ plain_kind(const struct moe_affine *a, uint64_t k)
     }
 }
 
+/* The kernel takes columns in pairs, so a group has an even number. */
 static int
-is_fp8(const struct moe_affine *a)
+is_fp8(const struct moe_affine *a, uint64_t k)
 {
     return (a->elem == MOE_ELEM_E4M3 || a->elem == MOE_ELEM_E5M2)
-           && a->bias == 0 && a->zero_bits == 0;
+           && a->bias == 0 && a->zero_bits == 0
+           && (a->scale == MOE_SCALE_NONE || a->group_k % 2 == 0
+               || a->group_k >= k);
 }
 
 /* Codes of 4 bits, a scale for each row and group, zero points 0 .. 15. */
@@ -99,7 +102,7 @@ kind_of(const struct moe_format *f, const struct moe_affine *a, uint64_t n,
     kind = plain_kind(a, k);
     if (kind != CPU_KINDS)
         return kind;
-    if (is_fp8(a))
+    if (is_fp8(a, k))
         return a->elem == MOE_ELEM_E4M3 ? CPU_E4M3 : CPU_E5M2;
     if (is_int4(a, k) && f->nmse_x1e9 >= INT8_NMSE_X1E9)
         return CPU_INT4;
@@ -117,7 +120,7 @@ set_fp8(struct cpu_mat *m, const struct moe_affine *a)
                    : (uint32_t) cpu_min(a->group_k, m->k);
     m->scale = one ? 1 : CPU_LANES;
     m->panel_bytes = cpu_align(
-        cpu_align((uint64_t) m->k * CPU_LANES, CPU_ALIGN)
+        cpu_fp8_bytes(m->k)
             + cpu_ceil(m->k, m->group) * m->scale * sizeof(float),
         CPU_ALIGN);
 }

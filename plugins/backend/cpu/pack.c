@@ -21,9 +21,11 @@ struct packing {
 
 /* ------------------------------------------------------------ universal -- */
 
-/* src: 16 or fewer rows of k 2-byte numbers -> dst [k][16]. */
+/* src: 16 or fewer rows of k units of 2 bytes, ld bytes apart -> dst [k][16];
+ * rows that are not there are 0. */
 static void
-weave_2(const uint8_t *src, uint64_t k, uint32_t rows, uint8_t *dst)
+weave_2(const uint8_t *src, uint64_t k, uint64_t ld, uint32_t rows,
+        uint8_t *dst)
 {
     uint16_t v[8];
     uint64_t c;
@@ -33,7 +35,7 @@ weave_2(const uint8_t *src, uint64_t k, uint32_t rows, uint8_t *dst)
         for (r = 0; r < CPU_LANES; r++) {
             memset(v, 0, sizeof(v));
             if (r < rows)
-                memcpy(v, src + (r * k + c) * 2, sizeof(v));
+                memcpy(v, src + r * ld + c * 2, sizeof(v));
             for (j = 0; j < 8; j++)
                 memcpy(dst + ((c + j) * CPU_LANES + r) * 2, &v[j], 2);
         }
@@ -42,13 +44,14 @@ weave_2(const uint8_t *src, uint64_t k, uint32_t rows, uint8_t *dst)
         for (r = 0; r < CPU_LANES; r++) {
             v[0] = 0;
             if (r < rows)
-                memcpy(v, src + (r * k + c) * 2, 2);
+                memcpy(v, src + r * ld + c * 2, 2);
             memcpy(dst + (c * CPU_LANES + r) * 2, v, 2);
         }
 }
 
 static void
-weave_4(const uint8_t *src, uint64_t k, uint32_t rows, uint8_t *dst)
+weave_4(const uint8_t *src, uint64_t k, uint64_t ld, uint32_t rows,
+        uint8_t *dst)
 {
     uint32_t v[4];
     uint64_t c;
@@ -58,7 +61,7 @@ weave_4(const uint8_t *src, uint64_t k, uint32_t rows, uint8_t *dst)
         for (r = 0; r < CPU_LANES; r++) {
             memset(v, 0, sizeof(v));
             if (r < rows)
-                memcpy(v, src + (r * k + c) * 4, sizeof(v));
+                memcpy(v, src + r * ld + c * 4, sizeof(v));
             for (j = 0; j < 4; j++)
                 memcpy(dst + ((c + j) * CPU_LANES + r) * 4, &v[j], 4);
         }
@@ -67,7 +70,7 @@ weave_4(const uint8_t *src, uint64_t k, uint32_t rows, uint8_t *dst)
         for (r = 0; r < CPU_LANES; r++) {
             v[0] = 0;
             if (r < rows)
-                memcpy(v, src + (r * k + c) * 4, 4);
+                memcpy(v, src + r * ld + c * 4, 4);
             memcpy(dst + (c * CPU_LANES + r) * 4, v, 4);
         }
 }
@@ -83,13 +86,14 @@ pack_plain(const struct cpu_mat *m, const struct moe_tensor *t, uint32_t p,
                          + row0 * m->k * size;
 
     if (size == 4)
-        weave_4(src, m->k, rows, dst);
+        weave_4(src, m->k, (uint64_t) m->k * 4, rows, dst);
     else
-        weave_2(src, m->k, rows, dst);
+        weave_2(src, m->k, (uint64_t) m->k * 2, rows, dst);
 }
 
 /* ------------------------------------------------------------------ FP8 -- */
 
+/* Rows that are not there, and the column that makes k even, are 0. */
 static void
 pack_fp8(const struct cpu_mat *m, const struct moe_affine *a,
          const struct moe_tensor *t, uint32_t p, uint8_t *dst)
@@ -97,32 +101,26 @@ pack_fp8(const struct cpu_mat *m, const struct moe_affine *a,
     const uint8_t *elem = t->plane[MOE_PLANE_ELEM];
     const uint8_t *scale = t->plane[MOE_PLANE_SCALE];
     const uint64_t row0 = (uint64_t) p * CPU_LANES;
-    float *s = (float *) (void *) (dst + cpu_align((uint64_t) m->k * CPU_LANES,
-                                                   CPU_ALIGN));
+    const uint32_t rows = (uint32_t) cpu_min(CPU_LANES, m->n - row0);
+    float   *s = (float *) (void *) (dst + cpu_fp8_bytes(m->k));
     uint64_t c;
     uint32_t r;
 
-    for (r = 0; r < CPU_LANES; r++) {
-        const uint64_t row = row0 + r;
-        uint8_t       *d = dst + r;
-
-        if (row >= m->n) {
-            for (c = 0; c < m->k; c++)
-                d[c * CPU_LANES] = 0;
-        } else if (a->block_k >= m->k) {
-            const uint8_t *e = elem + row * a->elem_row;
-
-            for (c = 0; c < m->k; c++)
-                d[c * CPU_LANES] = e[c];
-        } else {
-            for (c = 0; c < m->k; c++)
-                d[c * CPU_LANES] = (uint8_t) cpu_affine_code(a, elem, row, c);
-        }
+    if (a->block_k >= m->k && a->elem_row >= m->k) {
+        weave_2(elem + row0 * a->elem_row, m->k / 2, a->elem_row, rows, dst);
+        c = m->k / 2 * 2;
+    } else {
+        c = 0;
     }
+    for (; c < cpu_align(m->k, 2); c++)
+        for (r = 0; r < CPU_LANES; r++)
+            dst[cpu_fp8_at(c, r)]
+                = (uint8_t) (r < rows && c < m->k
+                                 ? cpu_affine_code(a, elem, row0 + r, c)
+                                 : 0);
     for (c = 0; c < m->k; c += m->group)
         for (r = 0; r < m->scale; r++)
-            *s++ = row0 + r < m->n ? cpu_affine_scale(a, scale, row0 + r, c)
-                                   : 0.0f;
+            *s++ = r < rows ? cpu_affine_scale(a, scale, row0 + r, c) : 0.0f;
 }
 
 /* ----------------------------------------------------------------- int4 -- */
@@ -360,11 +358,11 @@ fp8_row(const struct cpu_mat *m, uint32_t r, float *y)
     const uint32_t lane = r % CPU_LANES;
     const uint8_t *p = m->data + r / CPU_LANES * m->panel_bytes;
     const float   *s = (const float *) (const void *)
-        (p + cpu_align((uint64_t) m->k * CPU_LANES, CPU_ALIGN));
+        (p + cpu_fp8_bytes(m->k));
     uint64_t c;
 
     for (c = 0; c < m->k; c++) {
-        const uint32_t b = p[c * CPU_LANES + lane];
+        const uint32_t b = p[cpu_fp8_at(c, lane)];
         const float    f = s[c / m->group * m->scale
                           + (m->scale == 1 ? 0 : lane)];
         const uint32_t h = m->kind == CPU_E5M2

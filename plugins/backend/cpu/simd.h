@@ -23,6 +23,12 @@
 #    define V_UNROLL     V_PRAGMA(GCC unroll 32)
 #endif
 
+/* Compilers like to reorder integer sums and to share loads until there are
+ * more values than registers.  V_KEEP: this vector has its value here.
+ * V_FORGET: what was loaded before is loaded again. */
+#define V_KEEP(v) __asm__("" : "+v"(v))
+#define V_FORGET  __asm__ volatile("" ::: "memory")
+
 /* Small functions whose constant arguments choose code: always inlined. */
 #define V_FN __attribute__((__always_inline__, __unused__)) static inline
 
