@@ -301,6 +301,7 @@ missing(const struct moe_checkpoint *c, const struct moe_arch *a,
         struct moe_error *err)
 {
     const char *remedy = "";
+    moe_status  status = MOE_E_CORRUPT;
     char        other[128];
 
     if (tensor == MOE_T_OUTPUT) {
@@ -318,12 +319,14 @@ missing(const struct moe_checkpoint *c, const struct moe_arch *a,
         for (i = 0; i < 2; i++) {
             snprintf(other, sizeof(other), i == 0 ? fused[0] : fused[1],
                      layer);
-            if (moe_checkpoint_find(c, other) != NULL)
+            if (moe_checkpoint_find(c, other) != NULL) {
                 remedy = ": its experts are fused in one tensor; save it in "
                          "the original layout, one tensor an expert";
+                status = MOE_E_UNSUPPORTED;
+            }
         }
     }
-    return moe_fail(err, MOE_E_NOT_FOUND, 0,
+    return moe_fail(err, status, 0,
                     "%s: tensor \"%s\" is missing (%s)%s",
                     moe_checkpoint_index_name(c), name, a->family, remedy);
 }

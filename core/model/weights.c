@@ -156,7 +156,7 @@ ask_planes(const struct moe_checkpoint *c, const char *module,
     t = find_plane(c, module, planes[MOE_PLANE_SCALE].suffix, name,
                    sizeof(name));
     if (t == NULL)
-        return moe_fail(err, MOE_E_NOT_FOUND, 0,
+        return moe_fail(err, MOE_E_CORRUPT, 0,
                         "%s: tensor \"%s\" is missing (%s)",
                         moe_checkpoint_index_name(c), moe_show(name, show),
                         r->format->id);
@@ -204,7 +204,7 @@ moe_weight_module(const struct moe_checkpoint *c,
         w.plane[i] = find_plane(c, module, planes[i].suffix, name,
                                 sizeof(name));
         if (w.plane[i] == NULL)
-            return moe_fail(err, MOE_E_NOT_FOUND, 0,
+            return moe_fail(err, MOE_E_CORRUPT, 0,
                             "%s: tensor \"%s\" is missing (%s)",
                             moe_checkpoint_index_name(c),
                             moe_show(name, show), w.ref.format->id);
@@ -272,7 +272,7 @@ moe_vector_read(const struct moe_checkpoint *c, const struct moe_arch *a,
                         tensor);
     t = moe_checkpoint_find(c, name);
     if (t == NULL)
-        return moe_fail(err, MOE_E_NOT_FOUND, 0,
+        return moe_fail(err, MOE_E_CORRUPT, 0,
                         "%s: tensor \"%s\" is missing",
                         moe_checkpoint_index_name(c), name);
     dtype = moe_dtype_of(t->dtype);

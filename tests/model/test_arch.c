@@ -173,7 +173,7 @@ experts(void)
     config("olmoe", "{\"head_dim\":16}", MOE_E_CORRUPT,
            "4 heads of 16 are not");
     /* many experts that are not there cost nothing */
-    bad("mixtral", &many, MOE_E_NOT_FOUND, "model.safetensors",
+    bad("mixtral", &many, MOE_E_CORRUPT, "model.safetensors",
         "model.layers.2.", "4096 layers of 65536 experts");
 }
 
@@ -206,25 +206,25 @@ tensors(void)
         moe_status    want;
         const char   *thing;
     } t[] = {
-        { "mixtral", { .drop = "model.norm.weight" }, MOE_E_NOT_FOUND,
+        { "mixtral", { .drop = "model.norm.weight" }, MOE_E_CORRUPT,
           "tensor \"model.norm.weight\" is missing (mixtral)" },
-        { "mixtral", { .drop = "lm_head.weight" }, MOE_E_NOT_FOUND,
+        { "mixtral", { .drop = "lm_head.weight" }, MOE_E_CORRUPT,
           "\"lm_head.weight\" is missing (mixtral), and "
           "tie_word_embeddings is false" },
         { "mixtral", { .rename = "model.embed_tokens.weight",
-                       .to = "embed_tokens.weight" }, MOE_E_NOT_FOUND,
+                       .to = "embed_tokens.weight" }, MOE_E_CORRUPT,
           "the model was saved without its head" },
         { "qwen3_moe", { .rename = "model.layers.2.mlp.experts.6.up_proj"
                                    ".weight",
                          .to = "model.layers.2.mlp.experts.gate_up_proj" },
-          MOE_E_NOT_FOUND, "fused in one tensor" },
+          MOE_E_UNSUPPORTED, "fused in one tensor" },
         { "olmoe", { .drop = "model.layers.1.self_attn.q_norm.weight" },
-          MOE_E_NOT_FOUND, "layers.1.self_attn.q_norm.weight" },
+          MOE_E_CORRUPT, "layers.1.self_attn.q_norm.weight" },
         { "qwen2", { .drop = "model.layers.0.self_attn.k_proj.bias" },
-          MOE_E_NOT_FOUND, "layers.0.self_attn.k_proj.bias" },
+          MOE_E_CORRUPT, "layers.0.self_attn.k_proj.bias" },
         { "qwen2_moe", { .drop = "model.layers.1.mlp.shared_expert_gate"
                                  ".weight" },
-          MOE_E_NOT_FOUND, "shared_expert_gate.weight" },
+          MOE_E_CORRUPT, "shared_expert_gate.weight" },
         { "mixtral",
           { .reshape = "model.layers.1.block_sparse_moe.experts.3.w2"
                        ".weight" },

@@ -238,7 +238,7 @@ planes(void)
     with(NULL, NULL, MOE_T_Q, MOE_OK, "", "int4 as it should be");
     with(NULL, NULL, MOE_T_K, MOE_OK, "", "fp8 as it should be");
     m.name = QS;
-    with(&m, NULL, MOE_T_Q, MOE_E_NOT_FOUND, QS "\" is missing (int4-g32)",
+    with(&m, NULL, MOE_T_Q, MOE_E_CORRUPT, QS "\" is missing (int4-g32)",
          "no scales");
     m = (struct made){ QS, "BF16", { 32, 2 }, 2, NULL };
     with(&m, NULL, MOE_T_Q, MOE_E_CORRUPT,
