@@ -118,8 +118,9 @@ MOE_NO_TAIL(moe_kv, v);
  *      k_norm have k_dim weights, or heads * k_dim and kv_heads * k_dim.
  *   2. clip every element of q, k and v to [-clip, clip] when clip > 0.
  *   3. rotate the first rot_dim elements of each query and key head by
- *      positions[i] * inv_freq[j], then multiply both by rope_scale (the
- *      attention factor of scaled ropes; 1 otherwise).  rot_dim 0: none.
+ *      positions[i] * inv_freq[j] and multiply these elements, not the
+ *      others, by rope_scale (the attention factor of scaled ropes; 1
+ *      otherwise).  rot_dim 0: none.
  *   4. store keys and values in the cache row slots[i] = page * page_rows +
  *      row in page.
  * positions, slots: (rows) u32.  inv_freq: (rot_dim / 2) f32.
