@@ -500,29 +500,45 @@ unknown_family(const struct moe_json *config, const char *type,
 }
 
 moe_status
-moe_arch_read(const struct moe_checkpoint *c, struct moe_arch *out,
-              struct moe_error *err)
+moe_arch_config(const struct moe_json *config, struct moe_arch *out,
+                struct moe_error *err)
 {
-    struct moe_json config = { moe_checkpoint_config(c),
-                               moe_checkpoint_config_name(c), "" };
     struct moe_arch a;
     const char     *type;
     moe_status      status;
     size_t          i;
 
-    status = moe_json_text(&config, "model_type", &type, err);
+    status = moe_json_text(config, "model_type", &type, err);
     if (status != MOE_OK)
         return status;
     for (i = 0; i < N_FAMILIES; i++)
         if (strcmp(families[i]->model_type, type) == 0)
             break;
     if (i == N_FAMILIES)
-        return unknown_family(&config, type, err);
+        return unknown_family(config, type, err);
     memset(&a, 0, sizeof(a));
     snprintf(a.family, sizeof(a.family), "%s", type);
-    status = families[i]->read(&config, &a, err);
-    if (status == MOE_OK)
-        status = check_tensors(c, &a, err);
+    status = families[i]->read(config, &a, err);
+    if (status != MOE_OK) {
+        moe_arch_free(&a);
+        return status;
+    }
+    *out = a;
+    return MOE_OK;
+}
+
+moe_status
+moe_arch_read(const struct moe_checkpoint *c, struct moe_arch *out,
+              struct moe_error *err)
+{
+    struct moe_json config = { moe_checkpoint_config(c),
+                               moe_checkpoint_config_name(c), "" };
+    struct moe_arch a;
+    moe_status      status = moe_arch_config(&config, &a, err);
+
+    if (status != MOE_OK)
+        return status;
+    status = check_tensors(c, &a, err);
     if (status != MOE_OK) {
         moe_arch_free(&a);
         return status;

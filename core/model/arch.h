@@ -13,6 +13,7 @@
 #include <moe/types.h>
 
 struct moe_checkpoint;
+struct moe_json;
 
 /* The classes a configuration may give a weight format of its own. */
 #define MOE_CLASS_EMBED     0u /* token embedding and output head */
@@ -99,6 +100,9 @@ struct moe_arch {
  */
 moe_status moe_arch_read(const struct moe_checkpoint *c, struct moe_arch *out,
                          struct moe_error *err);
+/* The same from config.json's keys alone, whether or not there are weights. */
+moe_status moe_arch_config(const struct moe_json *config,
+                           struct moe_arch *out, struct moe_error *err);
 void moe_arch_free(struct moe_arch *a);
 
 /* The checkpoint's name of a tensor into buf; MOE_E_NOT_FOUND if the family

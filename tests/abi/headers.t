@@ -62,7 +62,7 @@ for cc in ${MOE_TEST_CC:-cc} gcc clang; do
     command -v "$cc" >/dev/null 2>&1 || continue
     case " $seen " in *" $cc "*) continue ;; esac
     seen="$seen $cc"
-    for h in types plugin quantizer backend ops moe; do
+    for h in types plugin quantizer backend ops moe plan; do
         echo "#include <moe/$h.h>" >"$tmp/$h.c"
         try "moe/$h.h alone, C11, $cc" \
             "$cc" $c_flags "-I$src/include" -fsyntax-only "$tmp/$h.c"
@@ -74,7 +74,7 @@ for cc in ${MOE_TEST_CC:-cc} gcc clang; do
 done
 for cxx in g++ clang++; do
     command -v "$cxx" >/dev/null 2>&1 || continue
-    for h in types plugin quantizer backend ops moe; do
+    for h in types plugin quantizer backend ops moe plan; do
         echo "#include <moe/$h.h>" >"$tmp/$h.cc"
         try "moe/$h.h alone, C++20, $cxx" \
             "$cxx" $cxx_flags "-I$src/include" -fsyntax-only "$tmp/$h.cc"

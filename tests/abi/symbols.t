@@ -58,12 +58,13 @@ if [ -f "$lib" ] &&
     same=$?
     result $same "libmoerun exports what its map says"
     [ $same -eq 0 ] || printf '%s\n' "map:" $map "library:" $got | sed 's/^/# /'
-    declared=$(tr '\n' ' ' <"$src/include/moe/moe.h" |
+    declared=$(cat "$src/include/moe/moe.h" "$src/include/moe/plan.h" |
+        tr '\n' ' ' |
         grep -o 'MOE_API [^;]*' | grep -o 'moe_[a-z_]*(' | tr -d '(' |
         grep -v -E '^moe_status$' | sort -u)
     [ "$map" = "$declared" ]
     same=$?
-    result $same "the map holds what moe/moe.h declares"
+    result $same "the map holds what moe/moe.h and moe/plan.h declare"
     [ $same -eq 0 ] || printf '%s\n' "map:" $map "header:" $declared | sed 's/^/# /'
 fi
 echo "1..$n"

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * format.c - bytes that a matrix takes in a number format.
+ *
+ * The sizes are those of files: elements, scales and zero points, rounded
+ * where the file rounds.  Sources: the formats' own specifications (OCP MX
+ * for mxfp4, ggml's block layouts for q8_0 and q4_0, compressed-tensors and
+ * AutoGPTQ for the rest).
+ */
+#include "plan/shape.h"
+
+#include <math.h>
+#include <string.h>
+
+static const struct moe_store formats[] = {
+    { "bf16", 16, 0, 0, 0, MOE_RATE_16, 0 },
+    { "f16", 16, 0, 0, 0, MOE_RATE_16, 0 },
+    { "f32", 32, 0, 0, 0, MOE_RATE_32, 0 },
+    { "fp8", 8, 128, 128, 32, MOE_RATE_8, 0 },   /* blocks of 128 x 128 */
+    { "fp8-channel", 8, 0, 0, 16, MOE_RATE_8, 0 },
+    { "int8", 8, 0, 0, 16, MOE_RATE_16, 0 },     /* one scale a row */
+    { "int4", 4, 128, 0, 16, MOE_RATE_16, 0 },   /* symmetric */
+    { "int4-g32", 4, 32, 0, 16, MOE_RATE_16, 0 },
+    { "gptq", 4, 128, 0, 20, MOE_RATE_16, 0 },   /* with 4-bit zero points */
+    { "awq", 4, 128, 0, 20, MOE_RATE_16, 0 },
+    { "mxfp4", 4, 32, 0, 8, MOE_RATE_16, 0 },
+    { "nvfp4", 4, 16, 0, 8, MOE_RATE_4, 0 },
+    { "q8_0", 8, 32, 0, 16, MOE_RATE_16, 0 },
+    { "q4_0", 4, 32, 0, 16, MOE_RATE_16, 0 },
+    { "8bit", 8, 0, 0, 0, MOE_RATE_8, 1 },
+    { "4bit", 4, 0, 0, 0, MOE_RATE_16, 1 },
+};
+#define N_FORMATS (sizeof(formats) / sizeof(formats[0]))
+
+MOE_API const char *
+moe_plan_formats(void)
+{
+    return "bf16 f16 f32 fp8 fp8-channel int8 int4 int4-g32 gptq awq mxfp4 "
+           "nvfp4 q8_0 q4_0 8bit 4bit";
+}
+
+MOE_API const char *
+moe_plan_class_name(uint32_t cls)
+{
+    static const char *const names[MOE_PLAN_CLASSES] = {
+        "embeddings", "output",  "attention", "router",
+        "experts",    "shared",  "dense",     "norms",
+    };
+
+    return cls < MOE_PLAN_CLASSES ? names[cls] : "?";
+}
+
+static const struct moe_store *
+format_of(const char *word, size_t len)
+{
+    size_t i;
+
+    for (i = 0; i < N_FORMATS; i++)
+        if (strlen(formats[i].word) == len
+            && strncmp(formats[i].word, word, len) == 0)
+            return &formats[i];
+    return NULL;
+}
+
+/* Router, embeddings, output and norms stay as they are in a file that is
+ * quantized. */
+static int
+follows(uint32_t cls)
+{
+    return cls == MOE_PLAN_ATTENTION || cls == MOE_PLAN_EXPERTS
+           || cls == MOE_PLAN_SHARED || cls == MOE_PLAN_DENSE;
+}
+
+static void
+set_all(struct moe_formats *out, const struct moe_store *f, int only_unset)
+{
+    uint32_t c;
+
+    for (c = 0; c < MOE_PLAN_CLASSES; c++)
+        if (!only_unset || out->of[c] == NULL)
+            out->of[c] = f->bits >= 16 || f->flat || follows(c) ? f
+                                                                : &formats[0];
+}
+
+static moe_status
+bad_word(const char *word, size_t len, const char *what, const char *known,
+         struct moe_error *err)
+{
+    char text[64], near[128];
+
+    snprintf(text, sizeof(text), "%.*s", (int) (len < 60 ? len : 60), word);
+    moe_words_near(text, known, near, sizeof(near));
+    moe_show(text, text);
+    return moe_fail(err, MOE_E_INVAL, 0,
+                    "there is no %s '%s'%s%s (known: %s)", what, text,
+                    near[0] != '\0' ? "; did you mean " : "", near, known);
+}
+
+moe_status
+moe_formats_read(const char *text, struct moe_formats *out,
+                 struct moe_error *err)
+{
+    const struct moe_store *f, *rest = &formats[0];
+    size_t                   n, eq;
+    uint32_t                 c;
+
+    memset(out, 0, sizeof(*out));
+    f = format_of(text, strlen(text));
+    if (f != NULL) {
+        set_all(out, f, 0);
+        return MOE_OK;
+    }
+    if (strchr(text, '=') == NULL)
+        return bad_word(text, strlen(text), "format", moe_plan_formats(),
+                        err);
+    for (; *text != '\0'; text += n + (text[n] == ',')) {
+        n = strcspn(text, ",");
+        eq = strcspn(text, "=");
+        if (eq >= n)
+            return moe_fail(err, MOE_E_INVAL, 0,
+                            "a mixed format is CLASS=FORMAT,... such as "
+                            "experts=mxfp4,rest=bf16");
+        f = format_of(text + eq + 1, n - eq - 1);
+        if (f == NULL)
+            return bad_word(text + eq + 1, n - eq - 1, "format",
+                            moe_plan_formats(), err);
+        if (eq == 4 && strncmp(text, "rest", 4) == 0) {
+            rest = f;
+            continue;
+        }
+        for (c = 0; c < MOE_PLAN_CLASSES; c++)
+            if (strlen(moe_plan_class_name(c)) == eq
+                && strncmp(moe_plan_class_name(c), text, eq) == 0)
+                break;
+        if (c == MOE_PLAN_CLASSES)
+            return bad_word(text, eq, "class of weights",
+                            "embeddings output attention router experts "
+                            "shared dense norms rest", err);
+        out->of[c] = f;
+    }
+    set_all(out, rest, 1);
+    return MOE_OK;
+}
+
+/* Of all copies of a matrix. */
+double
+moe_format_bytes(const struct moe_store *f, const struct moe_matrix *m)
+{
+    double n = (double) m->n, k = (double) m->k, count = (double) m->count;
+    double groups, rows;
+
+    if (f->flat)
+        return count * n * k * f->bits / 8;
+    if (m->vector)
+        return count * n * (f->bits > 16 ? 4 : 2);
+    groups = f->group != 0 ? ceil(k / f->group) : 1;
+    rows = f->block != 0 ? ceil(n / f->block) : n;
+    return count
+           * (n * ceil(k * f->bits / 8) + ceil(rows * groups * f->extra / 8));
+}

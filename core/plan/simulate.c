@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * simulate.c - how a batch spreads over experts, drawn.
+ *
+ * Popularity is log-normal with a given spread and drawn anew for each
+ * trial; a token takes its k experts without replacement in proportion to it
+ * (Plackett-Luce, by the largest k of Gumbel-shifted log-weights).  Or the
+ * batch is made of rows of a recorded trace.
+ */
+#include <moe/plan.h>
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define EXPERTS_MAX 4096u
+#define WORK_MAX    4e9 /* draws of one call: some seconds */
+
+struct random {
+    uint64_t s;
+};
+
+/* splitmix64 */
+static uint64_t
+next(struct random *r)
+{
+    uint64_t z = r->s += 0x9e3779b97f4a7c15ull;
+
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+    return z ^ (z >> 31);
+}
+
+/* In (0, 1). */
+static double
+uniform(struct random *r)
+{
+    return ((double) (next(r) >> 11) + 0.5) * 0x1p-53;
+}
+
+static double
+normal(struct random *r)
+{
+    double u = uniform(r), v = uniform(r);
+
+    return sqrt(-2 * log(u)) * cos(6.283185307179586 * v);
+}
+
+struct draw {
+    const struct moe_plan_draw *d;
+    struct random               r;
+    uint32_t                   *order; /* (E) a permutation */
+    uint32_t                   *load;  /* (E) */
+    uint32_t                   *most;  /* (trials) */
+    double                     *weight;/* (E) log-popularity */
+    double                     *key;   /* (k) the largest so far */
+    uint32_t                   *who;   /* (k) whose they are */
+};
+
+/* k different experts, all equally likely. */
+static void
+pick_uniform(struct draw *w)
+{
+    uint32_t E = w->d->n_experts, i;
+
+    for (i = 0; i < w->d->top_k; i++) {
+        uint32_t j = i + (uint32_t) (next(&w->r) % (E - i));
+        uint32_t e = w->order[j];
+
+        w->order[j] = w->order[i];
+        w->order[i] = e;
+        w->load[e]++;
+    }
+}
+
+static void
+pick_skewed(struct draw *w)
+{
+    uint32_t k = w->d->top_k, have = 0, e, i;
+
+    for (e = 0; e < w->d->n_experts; e++) {
+        double x = w->weight[e] - log(-log(uniform(&w->r)));
+
+        if (have == k && x <= w->key[k - 1])
+            continue;
+        for (i = have < k ? have++ : k - 1; i > 0 && w->key[i - 1] < x; i--) {
+            w->key[i] = w->key[i - 1];
+            w->who[i] = w->who[i - 1];
+        }
+        w->key[i] = x;
+        w->who[i] = e;
+    }
+    for (i = 0; i < k; i++)
+        w->load[w->who[i]]++;
+}
+
+/* One layer for the whole trial, any token for each place of the batch. */
+static void
+pick_traced(struct draw *w, uint64_t layer)
+{
+    const struct moe_plan_draw *d = w->d;
+    uint64_t tokens = d->trace_rows / d->trace_step;
+    uint64_t row = next(&w->r) % tokens * d->trace_step + layer;
+    uint32_t i;
+
+    for (i = 0; i < d->top_k; i++)
+        w->load[d->trace[row * d->top_k + i]]++;
+}
+
+static int
+by_size(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *) a, y = *(const uint32_t *) b;
+
+    return x < y ? -1 : x > y;
+}
+
+static moe_status
+check(const struct moe_plan_draw *d, struct moe_error *err)
+{
+    uint64_t i;
+
+    if (d->n_experts == 0 || d->n_experts > EXPERTS_MAX || d->top_k == 0
+        || d->top_k > d->n_experts || d->batch == 0 || d->trials == 0
+        || d->ranks == 0 || d->n_experts % d->ranks != 0)
+        return moe_fail(err, MOE_E_INVAL, 0,
+                        "simulation: %u of %u experts on %u ranks, batch %u, "
+                        "%u trials: out of range", d->top_k, d->n_experts,
+                        d->ranks, d->batch, d->trials);
+    if (!(d->skew >= 0 && d->skew <= 20))
+        return moe_fail(err, MOE_E_INVAL, 0,
+                        "simulation: a skew from 0 to 20 is wanted");
+    if ((double) d->batch * d->trials * (d->skew > 0 ? d->n_experts : d->top_k)
+        > WORK_MAX)
+        return moe_fail(err, MOE_E_INVAL, 0,
+                        "simulation: %u trials of a batch of %u take too "
+                        "long; ask for fewer trials", d->trials, d->batch);
+    if (d->trace == NULL)
+        return MOE_OK;
+    if (d->trace_rows == 0 || d->trace_step == 0
+        || d->trace_rows % d->trace_step != 0)
+        return moe_fail(err, MOE_E_INVAL, 0,
+                        "trace: %llu rows are no multiple of %llu layers",
+                        (unsigned long long) d->trace_rows,
+                        (unsigned long long) d->trace_step);
+    for (i = 0; i < d->trace_rows * d->top_k; i++)
+        if (d->trace[i] >= d->n_experts)
+            return moe_fail(err, MOE_E_CORRUPT, 0,
+                            "trace: expert %u at byte %llu, but there are %u",
+                            d->trace[i], (unsigned long long) i,
+                            d->n_experts);
+    return MOE_OK;
+}
+
+static void
+run(struct draw *w, struct moe_plan_spread *out)
+{
+    const struct moe_plan_draw *d = w->d;
+    uint32_t per = d->n_experts / d->ranks, t, b, e, g;
+
+    for (e = 0; e < d->n_experts; e++)
+        w->order[e] = e;
+    for (t = 0; t < d->trials; t++) {
+        uint64_t layer = d->trace != NULL ? next(&w->r) % d->trace_step : 0;
+        uint32_t most = 0, rank_most = 0;
+
+        memset(w->load, 0, d->n_experts * sizeof(*w->load));
+        for (e = 0; d->skew > 0 && e < d->n_experts; e++)
+            w->weight[e] = d->skew * normal(&w->r);
+        for (b = 0; b < d->batch; b++) {
+            if (d->trace != NULL)
+                pick_traced(w, layer);
+            else if (d->skew > 0)
+                pick_skewed(w);
+            else
+                pick_uniform(w);
+        }
+        for (g = 0; g < d->ranks; g++) {
+            uint32_t rank = 0;
+
+            for (e = g * per; e < (g + 1) * per; e++) {
+                rank += w->load[e];
+                out->distinct += w->load[e] != 0;
+                if (w->load[e] > most)
+                    most = w->load[e];
+            }
+            if (rank > rank_most)
+                rank_most = rank;
+        }
+        out->max_load += most;
+        out->max_rank += rank_most;
+        w->most[t] = most;
+    }
+    out->max_load /= d->trials;
+    out->max_rank /= d->trials;
+    out->distinct /= d->trials;
+    qsort(w->most, d->trials, sizeof(*w->most), by_size);
+    out->p99 = w->most[(uint64_t) d->trials * 99 / 100];
+}
+
+MOE_API moe_status
+moe_plan_simulate(const struct moe_plan_draw *d, struct moe_plan_spread *out,
+                  struct moe_error *err)
+{
+    struct draw w = { .d = d, .r = { d->seed } };
+    moe_status  status = check(d, err);
+
+    if (status != MOE_OK)
+        return status;
+    memset(out, 0, sizeof(*out));
+    out->struct_size = sizeof(*out);
+    w.order = calloc(d->n_experts, sizeof(*w.order));
+    w.load = calloc(d->n_experts, sizeof(*w.load));
+    w.weight = calloc(d->n_experts, sizeof(*w.weight));
+    w.most = calloc(d->trials, sizeof(*w.most));
+    w.key = calloc(d->top_k, sizeof(*w.key));
+    w.who = calloc(d->top_k, sizeof(*w.who));
+    if (w.order == NULL || w.load == NULL || w.weight == NULL
+        || w.most == NULL || w.key == NULL || w.who == NULL)
+        status = moe_fail(err, MOE_E_NOMEM, ENOMEM,
+                          "simulation: no memory for %u trials", d->trials);
+    else
+        run(&w, out);
+    free(w.order);
+    free(w.load);
+    free(w.weight);
+    free(w.most);
+    free(w.key);
+    free(w.who);
+    return status;
+}

@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * moe/plan.h - what a deployment needs and costs, before it exists.
+ *
+ * A plan is made from a model's configuration alone: a preset's name, a
+ * folder, a config.json.  It counts parameters, bytes and floating-point
+ * operations exactly, and estimates times from a device's data sheet.
+ *
+ * Conventions: a GB is 1e9 bytes; a multiply-add is two operations; a
+ * model's total is its text model without MTP layers, vision towers and
+ * scales of formats; `active` leaves out the input table when it is not the
+ * output's too (as DeepSeek and OpenAI publish), `active_table` has it (as
+ * Qwen, Mistral and Meta do).
+ *
+ * Threads: a moe_planner is read-only once open and may be shared.  Calls take
+ * microseconds, but for moe_plan_simulate and the measured device "this".
+ */
+#ifndef MOE_PLAN_H
+#define MOE_PLAN_H
+
+#include <moe/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#ifndef MOE_API
+#    define MOE_API __attribute__((__visibility__("default")))
+#endif
+
+typedef struct moe_planner moe_planner;
+
+/* The classes of weights. */
+#define MOE_PLAN_EMBED     0u /* input table                                  */
+#define MOE_PLAN_OUTPUT    1u /* output head, 0 if it is the input table      */
+#define MOE_PLAN_ATTENTION 2u
+#define MOE_PLAN_ROUTER    3u
+#define MOE_PLAN_EXPERTS   4u /* routed                                       */
+#define MOE_PLAN_SHARED    5u
+#define MOE_PLAN_DENSE     6u /* feed-forward of dense layers                 */
+#define MOE_PLAN_NORMS     7u
+#define MOE_PLAN_CLASSES   8u
+
+/* "experts"; "?" past the last. */
+MOE_API const char *moe_plan_class_name(uint32_t cls);
+
+struct moe_plan_model {
+    uint32_t    struct_size;
+    uint32_t    runnable;      /* moe-run itself knows the family             */
+    const char *name;          /* these four live as long as the plan         */
+    const char *family;
+    const char *source;        /* of a preset; "" else                        */
+    const char *format;        /* it is published in, as moe_plan_setup's     */
+    uint32_t    hidden, n_layers, n_moe_layers, vocab;
+    uint32_t    heads, kv_heads, head_dim, max_context;
+    uint32_t    n_experts, top_k; /* 0: a dense model                         */
+    uint32_t    latent;        /* width of a latent cache row, 0: none        */
+    uint32_t    limited_layers;/* whose attention has a window or chunks      */
+    uint64_t    params[MOE_PLAN_CLASSES];
+    uint64_t    total, active, active_table, per_expert;
+    uint64_t    published;     /* total as published, 0: unknown              */
+    double      flop_token;    /* of a token, without attention scores        */
+};
+MOE_NO_TAIL(moe_plan_model, flop_token);
+
+/*
+ * what: a preset's name, a folder with a config.json, or such a file.
+ * MOE_E_NOT_FOUND with the nearest names; MOE_E_UNSUPPORTED for an unknown
+ * family; MOE_E_CORRUPT for a field that is missing or contradicts another.
+ */
+MOE_API moe_status moe_plan_open(const char *what, moe_planner **out,
+                                 struct moe_error *err);
+/*
+ * A dense model with the attention, depth and vocabulary of another and a
+ * feed-forward of the width that makes it as large as `params` in all, to
+ * within one unit of width.  MOE_E_INVAL: too few for a width of one.
+ */
+MOE_API moe_status moe_plan_open_dense(const moe_planner *like, uint64_t params,
+                                       const char *name, moe_planner **out,
+                                       struct moe_error *err);
+MOE_API void       moe_plan_close(moe_planner *p);
+MOE_API moe_status moe_plan_model(const moe_planner *p,
+                                  struct moe_plan_model *out);
+/* The i-th preset's name in alphabetical order into buf; MOE_E_NOT_FOUND
+ * past the last. */
+MOE_API moe_status moe_plan_preset_at(size_t i, char *buf, size_t size);
+
+/*
+ * Bytes of all weights.  format: one word for every matrix, "fp8", or words
+ * for classes, "experts=mxfp4,attention=fp8,rest=bf16"; NULL: as published.
+ * A word for all leaves router, embeddings, norms and biases in 16 bits; "8bit" and
+ * "4bit" are plain widths for everything, without scales.
+ * by_class: (MOE_PLAN_CLASSES) or NULL.  MOE_E_INVAL names the words known.
+ */
+MOE_API moe_status moe_plan_weights(const moe_planner *p, const char *format,
+                                    uint64_t *total, uint64_t *by_class,
+                                    struct moe_error *err);
+/* "bf16 fp8 ...": the words of formats. */
+MOE_API const char *moe_plan_formats(void);
+
+/* Bytes of one sequence's cache at so many tokens, elem bytes an element
+ * (2: 16 bits).  Windows and chunks bound what their layers keep. */
+MOE_API double moe_plan_kv_bytes(const moe_planner *p, double tokens,
+                                 double elem);
+/* What one more token adds once windows and chunks are full. */
+MOE_API uint64_t moe_plan_kv_growth(const moe_planner *p, uint32_t elem);
+/* Operations of one token that attends to `context` tokens (a latent cache
+ * in its absorbed form). */
+MOE_API double moe_plan_decode_flop(const moe_planner *p, double context);
+/* Operations of a causal prefill (a latent cache expanded), with the logits
+ * of the last token or of all. */
+MOE_API double moe_plan_prefill_flop(const moe_planner *p, double tokens,
+                                     int all_logits);
+
+/* ---------------------------------------------------------------- load -- */
+
+/* Expected distinct experts of a layer in a step of B tokens:
+ * E (1 - (1 - k/E)^B); exact if every expert is equally likely. */
+MOE_API double moe_plan_distinct(uint32_t n_experts, uint32_t top_k,
+                                 double batch);
+/*
+ * Expected load of the fullest of `ranks` equal parts of the experts (ranks
+ * == n_experts: of the fullest expert), in (token, expert) pairs, for
+ * uniform routing: the larger of the product of binomial tails and of the
+ * normal order statistic, the former spread by sqrt(G/(G-1)) because loads
+ * add up to a constant.  Within 2 % of a simulation from a batch of 16 on.
+ */
+MOE_API double moe_plan_max_load(uint32_t n_experts, uint32_t top_k,
+                                 double batch, uint32_t ranks);
+/* Ranks besides its own that a token is sent to, one copy a rank:
+ * (G-1)(1 - C(E-E/G, k) / C(E, k)). */
+MOE_API double moe_plan_remote_ranks(uint32_t n_experts, uint32_t top_k,
+                                     uint32_t ranks);
+
+struct moe_plan_draw {
+    uint32_t       struct_size;
+    uint32_t       n_experts, top_k, batch, ranks;
+    uint32_t       trials;
+    double         skew;      /* spread of log-popularity; 0: uniform         */
+    uint64_t       seed;
+    const uint8_t *trace;     /* (trace_rows, top_k) expert ids, or NULL      */
+    uint64_t       trace_rows;
+    uint64_t       trace_step;/* rows of one token: its layers                */
+};
+MOE_NO_TAIL(moe_plan_draw, trace_step);
+struct moe_plan_spread {
+    uint32_t struct_size;
+    uint32_t pad;
+    double   max_load;  /* mean over trials of the fullest expert             */
+    double   max_rank;  /* ... of the fullest rank                            */
+    double   distinct;  /* mean experts with any work                         */
+    double   p99;       /* 99th percentile of the fullest expert              */
+};
+MOE_NO_TAIL(moe_plan_spread, p99);
+/* Draws batches: Plackett-Luce with log-weights N(0, skew^2), drawn anew for
+ * each trial, or rows of a trace.  The same seed gives the same figures. */
+MOE_API moe_status moe_plan_simulate(const struct moe_plan_draw *d,
+                                     struct moe_plan_spread     *out,
+                                     struct moe_error           *err);
+
+/* -------------------------------------------------------------- device -- */
+
+struct moe_plan_device {
+    uint32_t struct_size;
+    uint32_t is_host;        /* a CPU: the memory is the machine's            */
+    char     name[48];
+    char     vendor[16];
+    char     link[80];
+    char     price_date[32]; /* "" if there is no price                       */
+    char     price_source[240];
+    char     source_date[32];
+    char     source[400];
+    char     confidence[16];
+    double   memory;         /* bytes                                         */
+    double   bandwidth;      /* bytes a second                                */
+    double   fp32, fp16, bf16, fp8, int8, fp4; /* FLOP/s, 0: no such units    */
+    double   link_rate;      /* bytes a second, one direction; 0: none        */
+    double   host_rate;      /* from the host's memory                        */
+    double   price, price_low, price_high; /* USD an hour, 0: unknown         */
+    double   power;          /* watts                                         */
+    double   eff_memory, eff_prefill, eff_decode, eff_link; /* of the peaks   */
+    double   latency;        /* of a collective, seconds                      */
+    double   launch;         /* of a layer, seconds                           */
+};
+MOE_NO_TAIL(moe_plan_device, launch);
+/* A name from conf/hardware, the beginning of one that fits no other, a path
+ * of such a file, or "this": the machine, measured (0.3 s) and then kept in
+ * $XDG_CACHE_HOME/moe-run/this.ini. */
+MOE_API moe_status moe_plan_device(const char             *name,
+                                   struct moe_plan_device *out,
+                                   struct moe_error       *err);
+MOE_API moe_status moe_plan_device_at(size_t i, char *buf, size_t size);
+
+/* ------------------------------------------------------------ the plan -- */
+
+#define MOE_PLAN_IDEAL 1u /* peaks, no communication: the bare roofline       */
+
+struct moe_plan_setup {
+    uint32_t                      struct_size;
+    uint32_t                      flags;
+    const struct moe_plan_device *device;
+    const char                   *format;  /* NULL: as published              */
+    uint32_t devices;
+    uint32_t tp;      /* devices that share a sequence's attention; 0: choose */
+    uint32_t ep;      /* parts the experts are dealt out to; 0: choose        */
+    uint32_t pp;      /* stages of layers; 0: 1                               */
+    double   kv_elem; /* bytes; 0: 2                                          */
+    double   batch;   /* sequences at once                                    */
+    double   input, output; /* tokens of a request                            */
+    double   context; /* tokens a sequence may have; 0: input + output        */
+    double   utilization; /* of the rented hours, 0..1]; 0: 1                 */
+    double   price;   /* USD an hour and device; 0: the device's              */
+    double   skew;    /* adds to imbalance; 0: uniform                        */
+    double   imbalance; /* of the fullest rank, if known; 0: estimate         */
+};
+MOE_NO_TAIL(moe_plan_setup, imbalance);
+
+#define MOE_PLAN_BOUND_MEMORY  0u
+#define MOE_PLAN_BOUND_COMPUTE 1u
+#define MOE_PLAN_BOUND_LINK    2u
+
+struct moe_plan_result {
+    uint32_t struct_size;
+    uint32_t fits;
+    uint32_t tp, ep, pp, dp; /* dp: groups that hold different sequences      */
+    uint32_t bound;          /* of a decode step, MOE_PLAN_BOUND_*            */
+    uint32_t prefill_bound;
+    /* bytes of one device */
+    double experts, rest, kv, activations, needed, limit;
+    /* all devices together */
+    double weights, step_bytes, step_flop, distinct;
+    double imbalance;        /* fullest rank over the mean, 1 if there is one */
+    double layer_traffic;    /* bytes sent by a device in a layer's exchange  */
+    /* seconds of a decode step */
+    double t_memory, t_compute, t_link, t_launch, step, roofline_step;
+    double tokens_s;         /* decode, all sequences                         */
+    double ttft, roofline_ttft, prefill_tokens_s;
+    double served_tokens_s;  /* output tokens, prefills in between            */
+    double usd_input, usd_output; /* a million tokens; 0: no price            */
+    double usd_hour, usd_idle;    /* of an hour; of it for idleness           */
+    double max_batch, max_context;/* that fit; 0: none                        */
+    double critical_batch;   /* tokens a step from which arithmetic binds     */
+};
+MOE_NO_TAIL(moe_plan_result, critical_batch);
+/*
+ * MOE_E_INVAL: a figure out of range, or a layout that does not divide heads
+ * or experts, with those that do.  A deployment that does not fit is no
+ * error: fits is 0 and the times are those it would have.
+ */
+MOE_API moe_status moe_plan_run(const moe_planner *p,
+                                const struct moe_plan_setup *s,
+                                struct moe_plan_result *out,
+                                struct moe_error *err);
+/* Fewest devices (a power of two, or a divisor of the heads) on which the
+ * setup fits; 0: none up to `most`. */
+MOE_API uint32_t moe_plan_devices(const moe_planner *p,
+                                  const struct moe_plan_setup *s,
+                                  uint32_t most);
+/* Batch at which the model reads as many weights a step as a dense one that
+ * reads `dense` parameters, both in one format: ln(1-x)/ln(1-k/E); infinity:
+ * never, 0: always more. */
+MOE_API double moe_plan_traffic_batch(const moe_planner *p, double dense);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* MOE_PLAN_H */

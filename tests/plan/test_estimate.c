@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * test_estimate.c - devices, layouts, times and costs.
+ *
+ * The times are those of the bare roofline: all devices as one, at their
+ * peaks, no communication.
+ */
+#include <moe/plan.h>
+
+#include "tests/tap.h"
+
+#include <math.h>
+#include <unistd.h>
+
+static int
+near(double got, double want, double rel)
+{
+    return fabs(got - want) <= rel * fabs(want);
+}
+
+static moe_planner *
+open_or_die(const char *name)
+{
+    struct moe_error err = { .struct_size = sizeof(err) };
+    moe_planner        *p;
+
+    if (moe_plan_open(name, &p, &err) != MOE_OK) {
+        printf("Bail out! %s: %s\n", name, err.text);
+        exit(1);
+    }
+    return p;
+}
+
+static struct moe_plan_device
+device_or_die(const char *name)
+{
+    struct moe_error       err = { .struct_size = sizeof(err) };
+    struct moe_plan_device d = { .struct_size = sizeof(d) };
+
+    if (moe_plan_device(name, &d, &err) != MOE_OK) {
+        printf("Bail out! %s: %s\n", name, err.text);
+        exit(1);
+    }
+    return d;
+}
+
+static void
+test_roofline(void)
+{
+    static const struct {
+        const char *model, *device, *format;
+        uint32_t    devices;
+        double      batch, context, ms;
+    } rows[] = {
+        { "mixtral-8x7b", "a100-80-sxm", "bf16", 2, 1, 0, 6.252503 },
+        { "mixtral-8x7b", "a100-80-sxm", "bf16", 2, 16, 1024, 23.145401 },
+        { "llama-3-70b", "a100-80-sxm", "bf16", 4, 1, 0, 17.043412 },
+        { "qwen3-30b-a3b", "h100-sxm", "bf16", 1, 1, 0, 1.81604 },
+        { "qwen3-30b-a3b", "h100-sxm", "bf16", 1, 32, 2048, 17.771012 },
+        { "deepseek-v3", "h200-sxm", "8bit", 8, 1, 0, 0.953792 },
+        { "deepseek-v3", "h200-sxm", "8bit", 8, 64, 4096, 15.698024 },
+    };
+    size_t i;
+
+    for (i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct moe_error       err = { .struct_size = sizeof(err) };
+        struct moe_plan_device d = device_or_die(rows[i].device);
+        struct moe_plan_setup  s = { .struct_size = sizeof(s),
+                                     .flags = MOE_PLAN_IDEAL, .device = &d,
+                                     .format = rows[i].format,
+                                     .devices = rows[i].devices,
+                                     .batch = rows[i].batch,
+                                     .context = rows[i].context };
+        struct moe_plan_result r = { .struct_size = sizeof(r) };
+        moe_planner              *p = open_or_die(rows[i].model);
+
+        ok(moe_plan_run(p, &s, &r, &err) == MOE_OK
+               && near(r.step * 1e3, rows[i].ms, 0.005)
+               && r.bound == MOE_PLAN_BOUND_MEMORY,
+           "%s, batch %g: %.6f ms %s", rows[i].model, rows[i].batch,
+           r.step * 1e3, err.text);
+        s.flags = 0;
+        ok(moe_plan_run(p, &s, &r, &err) == MOE_OK
+               && near(r.roofline_step * 1e3, rows[i].ms, 0.005)
+               && r.step > r.roofline_step,
+           "... %.3f ms by the estimate %s", r.step * 1e3, err.text);
+        moe_plan_close(p);
+    }
+}
+
+static void
+test_prefill(void)
+{
+    static const struct {
+        const char *model, *device, *format;
+        uint32_t    devices;
+        double      input, ms, rel;
+    } rows[] = {
+        { "mixtral-8x7b", "a100-80-sxm", "bf16", 2, 2048, 84.6, 0.01 },
+        { "llama-3-70b", "a100-80-sxm", "bf16", 4, 2048, 229.1, 0.01 },
+        { "deepseek-v3", "h100-sxm", "8bit", 8, 2048, 25.0, 0.01 },
+        { "mixtral-8x7b", "a100-80-sxm", "bf16", 2, 512, 20.8, 0.01 },
+        { "llama-3-70b", "a100-80-sxm", "bf16", 4, 512, 56.4, 0.01 },
+    };
+    size_t i;
+
+    for (i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct moe_error       err = { .struct_size = sizeof(err) };
+        struct moe_plan_device d = device_or_die(rows[i].device);
+        struct moe_plan_setup  s = { .struct_size = sizeof(s),
+                                     .flags = MOE_PLAN_IDEAL, .device = &d,
+                                     .format = rows[i].format,
+                                     .devices = rows[i].devices, .batch = 1,
+                                     .input = rows[i].input, .output = 1 };
+        struct moe_plan_result r = { .struct_size = sizeof(r) };
+        moe_planner              *p = open_or_die(rows[i].model);
+
+        ok(moe_plan_run(p, &s, &r, &err) == MOE_OK
+               && near(r.ttft * 1e3, rows[i].ms, rows[i].rel),
+           "%s: prefill of %g in %.2f ms %s", rows[i].model, rows[i].input,
+           r.ttft * 1e3, err.text);
+        moe_plan_close(p);
+    }
+}
+
+static void
+test_memory(void)
+{
+    struct moe_error       err = { .struct_size = sizeof(err) };
+    struct moe_plan_device d = device_or_die("a100-80");
+    struct moe_plan_setup  s = { .struct_size = sizeof(s), .device = &d,
+                                 .format = "bf16", .devices = 8, .ep = 8,
+                                 .tp = 1, .batch = 8, .input = 512,
+                                 .output = 128 };
+    struct moe_plan_result r = { .struct_size = sizeof(r) };
+    moe_planner              *p = open_or_die("mixtral-8x7b");
+
+    is_str(d.name, "a100-80-sxm", "a name's beginning is enough");
+    ok(moe_plan_run(p, &s, &r, &err) == MOE_OK
+           && near(r.experts + r.rest, 14485561344, 0.001),
+       "ep 8, the rest everywhere: %.0f", r.experts + r.rest);
+    s.tp = 8;
+    ok(moe_plan_run(p, &s, &r, &err) == MOE_OK
+           && near(r.experts + r.rest, 11675698176, 0.001),
+       "ep 8, the rest cut in 8: %.0f", r.experts + r.rest);
+    s.ep = 2;
+    ok(moe_plan_run(p, &s, &r, &err) == MOE_OK
+           && near(r.experts, 45097156608 * 2.0 / 8, 0.001),
+       "eight devices always hold an eighth of the experts");
+    s.tp = s.ep = 0;
+    s.devices = 1;
+    ok(moe_plan_run(p, &s, &r, &err) == MOE_OK && !r.fits && r.max_batch == 0,
+       "one card is too small");
+    is_int(moe_plan_devices(p, &s, 64), 2, "two will do");
+    s.format = "int4";
+    ok(moe_plan_run(p, &s, &r, &err) == MOE_OK && r.fits
+           && r.max_batch >= 8, "4 bits fit on one, for %g at once",
+       r.max_batch);
+    s.batch = r.max_batch;
+    ok(moe_plan_run(p, &s, &r, &err) == MOE_OK && r.fits, "the most fit");
+    s.batch = r.max_batch + 1;
+    ok(moe_plan_run(p, &s, &r, &err) == MOE_OK && !r.fits,
+       "one more does not");
+    ok(near(r.critical_batch, 612.065 * 4.125 / 16, 0.005),
+       "arithmetic binds from %.1f at 4 bits", r.critical_batch);
+    s.format = "bf16";
+    ok(moe_plan_run(p, &s, &r, &err) == MOE_OK
+           && near(r.critical_batch, 612.065, 0.005), "from %.1f at 16",
+       r.critical_batch);
+    d = device_or_die("h100-sxm");
+    ok(moe_plan_run(p, &s, &r, &err) == MOE_OK
+           && near(r.critical_batch, 1181.373, 0.005), "from %.1f",
+       r.critical_batch);
+    moe_plan_close(p);
+
+    p = open_or_die("deepseek-v3");
+    s.format = NULL;
+    s.devices = 8;
+    s.batch = 1;
+    ok(moe_plan_run(p, &s, &r, &err) == MOE_OK && !r.fits,
+       "671 B in fp8 are too much for 8 H100");
+    d = device_or_die("h200");
+    ok(moe_plan_run(p, &s, &r, &err) == MOE_OK && r.fits, "8 H200 hold it");
+    moe_plan_close(p);
+}
+
+static void
+test_money(void)
+{
+    struct moe_error       err = { .struct_size = sizeof(err) };
+    struct moe_plan_device d = device_or_die("h100-sxm");
+    struct moe_plan_setup  s = { .struct_size = sizeof(s), .device = &d,
+                                 .devices = 2, .batch = 16, .input = 512,
+                                 .output = 512, .price = 3 };
+    struct moe_plan_result r = { .struct_size = sizeof(r) }, half = r;
+    moe_planner              *p = open_or_die("mixtral-8x7b");
+
+    ok(moe_plan_run(p, &s, &r, &err) == MOE_OK
+           && near(r.usd_output, 6 * 1e6 / 3600 / r.tokens_s, 1e-9),
+       "dollars a million tokens: %.3f", r.usd_output);
+    s.utilization = 0.5;
+    ok(moe_plan_run(p, &s, &half, &err) == MOE_OK
+           && near(half.usd_output, 2 * r.usd_output, 1e-9)
+           && near(half.usd_idle, 3, 1e-9), "half used, twice as dear");
+    ok(near(moe_plan_traffic_batch(p, 30e9), 3.48, 0.001),
+       "a dense one of 30 B reads as much from %.3f on",
+       moe_plan_traffic_batch(p, 30e9));
+    ok(isinf(moe_plan_traffic_batch(p, 69503033344.0)),
+       "one of 70 B always reads more");
+    moe_plan_close(p);
+    p = open_or_die("qwen3-30b-a3b");
+    ok(near(moe_plan_traffic_batch(p, 7504924672), 3.7794, 0.001),
+       "Qwen3-30B-A3B against Llama-3.1-8B: %.4f",
+       moe_plan_traffic_batch(p, 7504924672));
+    moe_plan_close(p);
+}
+
+static void
+refused(const moe_planner *p, const struct moe_plan_setup *s, const char *want,
+        const char *name)
+{
+    struct moe_error       err = { .struct_size = sizeof(err) };
+    struct moe_plan_result r = { .struct_size = sizeof(r) };
+
+    ok(moe_plan_run(p, s, &r, &err) == MOE_E_INVAL
+           && strstr(err.text, want) != NULL, "%s: %s", name, err.text);
+}
+
+static void
+test_refusals(void)
+{
+    struct moe_error       err = { .struct_size = sizeof(err) };
+    struct moe_plan_device d = device_or_die("h100-sxm");
+    struct moe_plan_setup  good = { .struct_size = sizeof(good),
+                                    .device = &d, .devices = 8, .batch = 1,
+                                    .input = 100, .output = 100 }, s;
+    moe_planner              *p = open_or_die("mixtral-8x7b");
+
+    s = good;
+    s.devices = 0;
+    refused(p, &s, "devices", "no devices");
+    s = good;
+    s.batch = NAN;
+    refused(p, &s, "concurrency", "a batch that is no number");
+    s = good;
+    s.output = -1;
+    refused(p, &s, "output", "negative output");
+    s = good;
+    s.context = INFINITY;
+    refused(p, &s, "context", "an endless context");
+    s = good;
+    s.utilization = 1.5;
+    refused(p, &s, "utilization", "more than full");
+    s = good;
+    s.devices = 6;
+    s.tp = 6;
+    refused(p, &s, "32 heads are not divided by tp 6; with: 1 2 4 8",
+            "heads that are not divided");
+    s = good;
+    s.devices = 16;
+    s.tp = s.ep = 16;
+    refused(p, &s, "8 experts are not divided by ep 16", "too few experts");
+    s = good;
+    s.tp = 3;
+    refused(p, &s, "does not divide the 8 devices", "tp 3 of 8");
+    s = good;
+    s.format = "int5";
+    refused(p, &s, "there is no format 'int5'", "a format");
+    s = good;
+    d.link_rate = 0;
+    refused(p, &s, "no link", "devices without a link");
+    moe_plan_close(p);
+
+    is_int(moe_plan_device("h1000", &d, &err), MOE_E_NOT_FOUND,
+           "a device that is none");
+    has_str(err.text, "did you mean", "the nearest");
+    is_int(moe_plan_device("h100", &d, &err), MOE_E_NOT_FOUND,
+           "the beginning of two");
+    has_str(err.text, "h100-sxm", "which");
+}
+
+static void
+write_ini(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+
+    if (f != NULL) {
+        fputs(text, f);
+        fclose(f);
+    }
+}
+
+static void
+test_device_files(void)
+{
+    static const struct {
+        const char *text, *want;
+    } rows[] = {
+        { "[device]\nmemory_bytes = 1e9\nbandwidth_gbs = 1\n",
+          "[tflops] bf16, fp16 or fp32 is missing" },
+        { "[device]\nmemory_bytes = -1\n", "a number above 0" },
+        { "[device]\nmemory_bytes = nan\n", "a number above 0" },
+        { "[device]\nmemory_byte = 1\n", "no key [device] memory_byte" },
+        { "[device]\nmemory_bytes = 1e9\nbandwidth_gbs = 1\n[tflops]\n"
+          "bf16 = 1\n[price]\nusd_per_hour = 1\n", "without a date" },
+        { "hello\n", "no KEY = VALUE" },
+    };
+    struct moe_error       err = { .struct_size = sizeof(err) };
+    struct moe_plan_device d = { .struct_size = sizeof(d) };
+    char                   path[] = "/tmp/moe-device-XXXXXX", name[80];
+    size_t                 i;
+    int                    fd = mkstemp(path);
+
+    if (fd >= 0)
+        close(fd);
+    snprintf(name, sizeof(name), "%s", path);
+    for (i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        write_ini(path, rows[i].text);
+        ok(moe_plan_device(name, &d, &err) == MOE_E_INVAL
+               && strstr(err.text, rows[i].want) != NULL, "%s", err.text);
+    }
+    write_ini(path, "[device]\nmemory_bytes = 1e9\nbandwidth_gbs = 1\n"
+                    "[tflops]\nbf16 = 2\n");
+    ok(moe_plan_device(name, &d, &err) == MOE_OK && d.bandwidth == 1e9
+           && d.bf16 == 2e12, "a device of one's own");
+    unlink(path);
+    for (i = 0; moe_plan_device_at(i, name, sizeof(name)) == MOE_OK; i++) {
+        d = device_or_die(name);
+        ok(d.source[0] != '\0' && d.source_date[0] != '\0'
+               && (d.price == 0 || d.price_date[0] != '\0'),
+           "%s has its source", name);
+    }
+    ok(i >= 25, "%zu devices", i);
+}
+
+int
+main(void)
+{
+    setenv("MOE_TEST_FACTS", tap_src("conf"), 0);
+    test_roofline();
+    test_prefill();
+    test_memory();
+    test_money();
+    test_refusals();
+    test_device_files();
+    return tap_done();
+}
