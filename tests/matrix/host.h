@@ -466,8 +466,8 @@ is_poison(const float *x, uint64_t n)
 }
 
 /* The instruction sets that this machine can test, best first. */
-static const char *const host_isas[] = { "avx512vnni", "avx512", "avx2",
-                                         "portable" };
+static const char *const host_isas[] = { "avx512vnni", "avx512", "avxvnni",
+                                         "avx2", "portable" };
 #define HOST_N_ISA (sizeof(host_isas) / sizeof(host_isas[0]))
 
 /* Every test includes this file and uses what it needs. */

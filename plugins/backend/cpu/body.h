@@ -310,7 +310,7 @@ quantize(const float *x, uint32_t k, struct cpu_q8 *out)
 {
     uint32_t i;
 
-    for (i = 0; i < k; i += CPU_INT4_GROUP, out++) {
+    for (i = 0; i < k; i += CPU_RUN, out++) {
         const uint32_t left = k - i;
         const v16      a = left >= 16 ? v_load(x + i)
                                       : v_load_part(x + i, left, 0.0f);
@@ -319,7 +319,6 @@ quantize(const float *x, uint32_t k, struct cpu_q8 *out)
                                    : v_load_part(x + i + 16, left - 16, 0.0f);
         const float max = v_top(v_max(v_abs(a), v_abs(b)));
         v16         s;
-        int32_t     sum = 0;
 
         if (v_has_nan(a) || v_has_nan(b) || !(max <= FLT_MAX)) {
             memset(out, 0, sizeof(*out));
@@ -335,9 +334,9 @@ quantize(const float *x, uint32_t k, struct cpu_q8 *out)
         /* the integer lies in the low bits of the sum */
         v_store_low8(out->q, v_add(v_mul(a, s), v_set1(V_ROUND)));
         v_store_low8(out->q + 16, v_add(v_mul(b, s), v_set1(V_ROUND)));
-        for (unsigned j = 0; j < CPU_INT4_GROUP; j++)
-            sum += out->q[j];
-        out->sum = sum;
+        out->sum[0] = out->sum[1] = 0;
+        for (unsigned j = 0; j < CPU_RUN; j++)
+            out->sum[j / 2 % 2] = (int16_t) (out->sum[j / 2 % 2] + out->q[j]);
     }
 }
 
@@ -720,8 +719,9 @@ store_bf16(const float *x, uint32_t n, void *dst)
 }
 
 /* What a row of the table of instruction sets takes from here. */
-#define V_TABLE(int4)                                                         \
-    .dot = { dot_f32, dot_f16, dot_bf16, dot_e4m3, dot_e5m2, int4, NULL },    \
+#define V_TABLE(int4, fp4, int8)                                              \
+    .dot = { dot_f32, dot_f16, dot_bf16, dot_e4m3, dot_e5m2, int4, fp4, int8, \
+             NULL },                                                          \
     .dot_more = dot_more, .quantize = quantize, .rms = vec_rms,               \
     .layer = vec_layer, .gate = vec_gate, .axpy = vec_axpy,                   \
     .scale = vec_scale, .softmax = vec_softmax, .rotate = vec_rotate,         \

@@ -9,7 +9,8 @@
  *   generic.c   any affine format, by interpretation
  *   task.c      work split over the host's threads; checks of buffers
  *   gemm.c ffn.c attention.c rope.c route.c rows.c   the operations
- *   body.h int4.h kernels_*.c   the arithmetic, once for each instruction set
+ *   body.h lines.h lines_body.h kernels_*.c   the arithmetic, once for each
+ *               instruction set
  *
  * Weights lie in panels of 16 rows (outputs) so that one vector holds the
  * same column of 16 rows.  A kernel then walks k in order with one fused
@@ -40,11 +41,13 @@
                           scales } }: two columns are one load, told apart
                           by even and odd bytes                               */
 #define CPU_E5M2    4u
-#define CPU_INT4    5u /* [panel][group]{ lines, scales, zero points }: int4.h */
-#define CPU_GENERIC 6u /* the planes as they are in the file                  */
-#define CPU_KINDS   7u
+#define CPU_INT4    5u /* [panel][group]{ lines, scales, zero points }:       */
+#define CPU_FP4     6u /* lines.h; the products are those of integers         */
+#define CPU_INT8    7u
+#define CPU_GENERIC 8u /* the planes as they are in the file                  */
+#define CPU_KINDS   9u
 
-#define CPU_INT4_GROUP 32u /* activations: columns that share a scale         */
+#define CPU_RUN 32u /* activations in 8 bits: columns that share a scale      */
 
 struct cpu_mat {
     const uint8_t *data;        /* panel 0; generic: plane 0 */
@@ -53,19 +56,20 @@ struct cpu_mat {
     uint32_t       n, k, panels;
     uint32_t       kind;        /* CPU_F32.. */
     uint32_t       group;       /* columns that share a weight scale */
-    uint32_t       scale;       /* int4: MOE_SCALE_*; fp8: scales of a panel
+    uint32_t       scale;       /* lines: MOE_SCALE_*; fp8: scales of a panel
                                    and group, 1 or 16 */
-    uint32_t       has_zero;    /* int4: a zero point for each group and row */
-    int32_t        zero;        /* int4 without: the same one everywhere */
+    uint32_t       has_zero;    /* lines: a zero point for each group and row */
+    int32_t        zero;        /* lines: what to add to it, or without: the
+                                   same one everywhere */
     const struct moe_affine *affine; /* generic */
     uint64_t       plane_off[3];     /* generic: from data */
 };
 
-/* Activations of one row and 32 columns as the int4 kernels read them. */
+/* Activations of one row and 32 columns as the kernels of lines read them. */
 struct cpu_q8 {
-    int8_t  q[CPU_INT4_GROUP];
-    float   d;   /* x is about d * q */
-    int32_t sum; /* of q */
+    int8_t  q[CPU_RUN];
+    float   d;      /* x is about d * q */
+    int16_t sum[2]; /* of q: columns 0, 1 of every four, and columns 2, 3 */
 };
 MOE_STATIC_ASSERT(sizeof(struct cpu_q8) == 40, "read as a record of 40 bytes");
 
@@ -95,6 +99,22 @@ cpu_fp8_at(uint64_t c, uint32_t lane)
     return c / 2 * 2 * CPU_LANES + 2 * lane + c % 2;
 }
 
+/* Weights in lines, which take activations in 8 bits. */
+static inline int
+cpu_is_lines(uint32_t kind)
+{
+    return kind >= CPU_INT4 && kind <= CPU_INT8;
+}
+
+/* A scale of type E8M0: 2^(b - 127), 255 is NaN. */
+static inline float
+cpu_e8m0(uint8_t b)
+{
+    return moe_float_of(b == 255 ? 0x7fc00000u
+                        : b == 0 ? 0x00400000u
+                                 : (uint32_t) b << 23);
+}
+
 static inline uint64_t
 cpu_min(uint64_t a, uint64_t b)
 {
@@ -105,18 +125,18 @@ cpu_min(uint64_t a, uint64_t b)
 
 /*
  * x: nt pointers to rows of the activations: floats, or struct cpu_q8 for
- * int4 weights.  Sets out[t * ldo + 16 * p + r] for the panels [panel,
+ * weights in lines.  Sets out[t * ldo + 16 * p + r] for the panels [panel,
  * panel + np), np <= CPU_NP, nt <= CPU_TOKENS.
  */
-typedef void (*cpu_dot_fn)(const struct cpu_mat *m, uint32_t panel,
-                           uint32_t np, const void *const *x, uint32_t nt,
-                           float *out, uint32_t ldo);
+typedef void cpu_dot_fn(const struct cpu_mat *m, uint32_t panel, uint32_t np,
+                        const void *const *x, uint32_t nt, float *out,
+                        uint32_t ldo);
 
 struct cpu_isa {
     const char *name; /* as in `isa =` of the INI file */
     int (*usable)(void);
 
-    cpu_dot_fn dot[CPU_KINDS]; /* generic: NULL */
+    cpu_dot_fn *dot[CPU_KINDS]; /* generic: NULL */
 
     /* acc[t][16] += w (k, 16) * x[t][0 .. k): a piece of a sum over k */
     void (*dot_more)(const float *w, uint32_t k, const float *const *x,
@@ -155,9 +175,9 @@ extern const struct cpu_isa cpu_isa_portable;
 extern const struct cpu_isa cpu_isa_avx2;
 extern const struct cpu_isa cpu_isa_avx512;
 extern const struct cpu_isa cpu_isa_avx512vnni;
-void cpu_dot_int4_vnni(const struct cpu_mat *m, uint32_t panel, uint32_t np,
-                       const void *const *rows, uint32_t nt, float *out,
-                       uint32_t ldo);
+extern const struct cpu_isa cpu_isa_avxvnni;
+cpu_dot_fn cpu_dot_int4_avxvnni, cpu_dot_fp4_avxvnni, cpu_dot_int8_avxvnni;
+cpu_dot_fn cpu_dot_int4_vnni, cpu_dot_fp4_vnni, cpu_dot_int8_vnni;
 #endif
 
 /* want: NULL or "auto", or a name.  The best one that this processor has and
@@ -254,14 +274,15 @@ void cpu_row(const struct cpu_mat *m, uint32_t r, float scale, float *y);
 void cpu_affine_tile(const struct cpu_mat *m, uint32_t r0, uint32_t c0,
                      uint32_t n, float *w);
 void cpu_affine_row(const struct cpu_mat *m, uint32_t r, float *y);
-/* Element (r, c) as stored, raw code, and its scale (1 without) and zero
- * point; planes as in the file. */
+/* Element (r, c) as stored, a raw code; elem is the plane of a file. */
 uint32_t cpu_affine_code(const struct moe_affine *a, const uint8_t *elem,
                          uint64_t r, uint64_t c);
-float    cpu_affine_scale(const struct moe_affine *a, const uint8_t *scale,
-                          uint64_t r, uint64_t c);
-int32_t  cpu_affine_zero(const struct moe_affine *a, const uint8_t *zero,
-                         uint64_t r, uint64_t c);
+/* n bits, at most 32, from bit `at` of p on, least significant bit first. */
+uint32_t cpu_bits(const uint8_t *p, uint64_t at, uint32_t n);
+/* A scale of type MOE_SCALE_F32 .. E8M0, and how many bytes it has. */
+float    cpu_scale(uint32_t type, const uint8_t *p);
+uint32_t cpu_scale_size(uint32_t type);
+float    cpu_e2m1(uint32_t code);
 /* Bytes of each plane that an n x k matrix reads; 0 where none.  False: a
  * description that cannot be followed. */
 int cpu_affine_bytes(const struct moe_affine *a, uint64_t n, uint64_t k,

@@ -8,7 +8,7 @@
  * lies in scratch by place, so nothing depends on which other experts take
  * part in a launch.
  *
- * Scratch: groups; rows of x in 8 bits for 4-bit weights; rows of x times
+ * Scratch: groups; rows of x in 8 bits for weights in lines; rows of x times
  * their weight if asked for; the intermediate, in 8 bits or f32.
  */
 
@@ -51,7 +51,7 @@ ffn_layout(const struct moe_op_grouped_ffn *op, uint32_t kind,
            struct ffn_work *w)
 {
     const uint64_t pairs = (uint64_t) op->rows * (op->k != 0 ? op->k : 1);
-    const int      q8 = kind == CPU_INT4;
+    const int      q8 = cpu_is_lines(kind);
 
     w->in = cpu_align(op->n_groups * sizeof(struct cpu_group), CPU_ALIGN);
     w->in_bytes = q8              ? cpu_q8_bytes(op->h)
@@ -89,7 +89,7 @@ prepare(const struct ffn *f, const float *x, float scale, uint8_t *out)
     float          part[256];
     uint32_t       i, n;
 
-    if (f->kind != CPU_INT4) {
+    if (!cpu_is_lines(f->kind)) {
         f->isa->scale(scale, x, h, (float *) (void *) out);
         return;
     }
@@ -101,7 +101,7 @@ prepare(const struct ffn *f, const float *x, float scale, uint8_t *out)
         n = (uint32_t) cpu_min(256, h - i);
         f->isa->scale(scale, x + i, n, part);
         f->isa->quantize(part, n, (struct cpu_q8 *) (void *) out
-                                      + i / CPU_INT4_GROUP);
+                                      + i / CPU_RUN);
     }
 }
 
@@ -161,10 +161,10 @@ gate_block(const struct ffn *f, const struct cpu_group *g,
         add_bias(f, MOE_PART_GATE, p, cols, a + t * LDO);
         add_bias(f, MOE_PART_UP, p, cols, b + t * LDO);
         f->isa->gate(f->op->act, a + t * LDO, b + t * LDO, cols, a + t * LDO);
-        if (f->kind == CPU_INT4) /* p is even: a whole number of records */
+        if (cpu_is_lines(f->kind)) /* p is even: a whole number of records */
             f->isa->quantize(a + t * LDO, cols,
                              (struct cpu_q8 *) (void *) mid
-                                 + p * CPU_LANES / CPU_INT4_GROUP);
+                                 + p * CPU_LANES / CPU_RUN);
         else
             memcpy((float *) (void *) mid + p * CPU_LANES, a + t * LDO,
                    cols * sizeof(float));

@@ -2,7 +2,7 @@
 /*
  * gemm.c - products of rows with the matrices of their groups.
  *
- * Scratch: the groups that have rows; for 4-bit weights also the rows of x
+ * Scratch: the groups that have rows; for weights in lines also the rows of x
  * in 8 bits, made once and used by every panel.
  */
 
@@ -32,7 +32,7 @@ cpu_gemm_work(const struct moe_op_grouped_gemm *op, uint32_t kind)
                                 CPU_ALIGN);
 
     return groups
-           + (kind == CPU_INT4 ? op->rows * cpu_q8_bytes(op->k) : 0);
+           + (cpu_is_lines(kind) ? op->rows * cpu_q8_bytes(op->k) : 0);
 }
 
 static void
@@ -228,13 +228,13 @@ cpu_gemm(moe_device *dev, const struct moe_op_grouped_gemm *op,
     st = find_weights(&g, &bytes, err);
     if (st != MOE_OK)
         return st;
-    if (g.kind == CPU_INT4) {
+    if (cpu_is_lines(g.kind)) {
         if (cpu_bytes(dev, op->work, cpu_gemm_work(op, CPU_INT4),
                       "gemm work", err)
             == NULL)
             return MOE_E_INVAL;
         g.q8 = (struct cpu_q8 *) (void *) (work + cpu_gemm_work(op, CPU_F32));
-        g.n8 = cpu_ceil(op->k, CPU_INT4_GROUP);
+        g.n8 = cpu_ceil(op->k, CPU_RUN);
         cpu_run(dev, op->rows, (uint64_t) op->rows * op->k / 4, quantize_row,
                 &g);
     }

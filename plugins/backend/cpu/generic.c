@@ -15,13 +15,14 @@
 
 #define TILE_K 256u /* columns expanded at once: 16 KB of floats */
 
-/* n bits, at most 32, from bit `at` of p on, least significant bit first. */
-static uint32_t
-bits_at(const uint8_t *p, uint64_t at, uint32_t n)
+uint32_t
+cpu_bits(const uint8_t *p, uint64_t at, uint32_t n)
 {
     uint64_t first = at / 8, last = (at + n - 1) / 8, i;
     uint64_t v = 0;
 
+    if (first == last)
+        return p[first] >> at % 8 & ((1u << n) - 1);
     for (i = first; i <= last; i++)
         v |= (uint64_t) p[i] << (8 * (i - first));
     v >>= at % 8;
@@ -32,7 +33,7 @@ uint32_t
 cpu_affine_code(const struct moe_affine *a, const uint8_t *elem, uint64_t r,
                 uint64_t c)
 {
-    return bits_at(elem + r * a->elem_row + c / a->block_k * a->elem_block,
+    return cpu_bits(elem + r * a->elem_row + c / a->block_k * a->elem_block,
                    (uint64_t) a->elem_bits * (c % a->block_k), a->elem_bits);
 }
 
@@ -45,8 +46,8 @@ e4m3_value(uint32_t code)
                                    : moe_f16_widen((uint16_t) h) * 256.0f;
 }
 
-static float
-e2m1_value(uint32_t code)
+float
+cpu_e2m1(uint32_t code)
 {
     static const float mag[8] = { 0.0f, 0.5f, 1.0f, 1.5f,
                                   2.0f, 3.0f, 4.0f, 6.0f };
@@ -68,7 +69,7 @@ code_value(const struct moe_affine *a, uint32_t code)
     case MOE_ELEM_E5M2:
         return moe_f16_widen((uint16_t) (code << 8));
     case MOE_ELEM_E2M1:
-        return e2m1_value(code);
+        return cpu_e2m1(code);
     case MOE_ELEM_LUT:
         return a->lut[code & 15u];
     case MOE_ELEM_F16:
@@ -83,36 +84,40 @@ code_value(const struct moe_affine *a, uint32_t code)
 }
 
 float
-cpu_affine_scale(const struct moe_affine *a, const uint8_t *scale, uint64_t r,
-                 uint64_t c)
+cpu_scale(uint32_t type, const uint8_t *p)
 {
-    uint64_t at;
     uint32_t u;
     uint16_t h;
 
-    if (a->scale == MOE_SCALE_NONE)
-        return 1.0f;
-    at = r / a->group_n * a->scale_row + c / a->group_k * a->scale_group;
-    switch (a->scale) {
+    switch (type) {
     case MOE_SCALE_F32:
-        memcpy(&u, scale + at, 4);
+        memcpy(&u, p, 4);
         return moe_float_of(u);
     case MOE_SCALE_F16:
-        memcpy(&h, scale + at, 2);
+        memcpy(&h, p, 2);
         return moe_f16_widen(h);
     case MOE_SCALE_BF16:
-        memcpy(&h, scale + at, 2);
+        memcpy(&h, p, 2);
         return moe_bf16_widen(h);
-    default: /* E8M0: 2^(b - 127), 255 is NaN */
-        u = scale[at];
-        return u == 255   ? NAN
-               : u == 0   ? 0x1p-127f
-                          : moe_float_of(u << 23);
+    default:
+        return cpu_e8m0(*p);
     }
 }
 
-int32_t
-cpu_affine_zero(const struct moe_affine *a, const uint8_t *zero, uint64_t r,
+/* The scale of element (r, c), 1 without. */
+static float
+affine_scale(const struct moe_affine *a, const uint8_t *scale, uint64_t r,
+             uint64_t c)
+{
+    return a->scale == MOE_SCALE_NONE
+               ? 1.0f
+               : cpu_scale(a->scale, scale + r / a->group_n * a->scale_row
+                                         + c / a->group_k * a->scale_group);
+}
+
+/* And its zero point. */
+static int32_t
+affine_zero(const struct moe_affine *a, const uint8_t *zero, uint64_t r,
                 uint64_t c)
 {
     uint64_t i = r / a->group_n, at;
@@ -120,14 +125,14 @@ cpu_affine_zero(const struct moe_affine *a, const uint8_t *zero, uint64_t r,
     if (a->zero_bits == 0)
         return 0;
     at = i / a->zero_block_n * a->zero_row + c / a->group_k * a->zero_group;
-    return (int32_t) bits_at(zero + at,
+    return (int32_t) cpu_bits(zero + at,
                              (uint64_t) a->zero_bits * (i % a->zero_block_n),
                              a->zero_bits)
            - a->zero_bias;
 }
 
-static uint32_t
-scale_size(uint32_t scale)
+uint32_t
+cpu_scale_size(uint32_t scale)
 {
     switch (scale) {
     case MOE_SCALE_F32:
@@ -217,9 +222,9 @@ cpu_affine_bytes(const struct moe_affine *a, uint64_t n, uint64_t k,
     gi = (n - 1) / a->group_n;
     gj = (k - 1) / a->group_k;
     if (a->scale != MOE_SCALE_NONE
-        && (scale_size(a->scale) == 0
+        && (cpu_scale_size(a->scale) == 0
             || !extent(gi, a->scale_row, gj, a->scale_group,
-                       scale_size(a->scale), &bytes[1])))
+                       cpu_scale_size(a->scale), &bytes[1])))
         return 0;
     if (a->zero_bits != 0
         && (a->zero_bits > 16 || a->zero_block_n == 0
@@ -305,11 +310,11 @@ row_values(const struct cpu_mat *m, uint64_t r, uint64_t c, uint32_t n,
         run = n - i;
         if (!plain)
             run = (uint32_t) cpu_min(run, a->group_k - at % a->group_k);
-        z = a->bias + (plain ? 0 : cpu_affine_zero(a, zeros, r, at));
+        z = a->bias + (plain ? 0 : affine_zero(a, zeros, r, at));
         row_codes(a, elem, r, at, run, (float) z, o, step);
         if (a->scale == MOE_SCALE_NONE)
             continue;
-        s = cpu_affine_scale(a, scale, r, at);
+        s = affine_scale(a, scale, r, at);
         for (j = 0; j < run; j++)
             o[(size_t) j * step] *= s;
     }

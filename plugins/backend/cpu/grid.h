@@ -75,11 +75,11 @@ cpu_grid_item(const struct cpu_grid *g, const struct cpu_group *groups,
     return it;
 }
 
-/* Bytes of the records of a row of k activations for 4-bit weights. */
+/* Bytes of the records of a row of k activations for weights in lines. */
 static inline uint64_t
 cpu_q8_bytes(uint64_t k)
 {
-    return cpu_ceil(k, CPU_INT4_GROUP) * sizeof(struct cpu_q8);
+    return cpu_ceil(k, CPU_RUN) * sizeof(struct cpu_q8);
 }
 
 /* About how many bytes of weights one panel is. */

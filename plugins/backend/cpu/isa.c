@@ -11,12 +11,13 @@
 #include <math.h>
 
 #include "backend/cpu/cpu.h"
-#include "backend/cpu/int4.h"
+#include "backend/cpu/lines.h"
 
 static const struct cpu_isa *const table[] = {
 #if defined(__x86_64__)
     &cpu_isa_avx512vnni,
     &cpu_isa_avx512,
+    &cpu_isa_avxvnni,
     &cpu_isa_avx2,
 #endif
     &cpu_isa_portable,
@@ -110,17 +111,21 @@ fill_weights(struct trial *t, uint32_t kind, struct cpu_mat *m)
                    &f, 4);
         }
         break;
-    default: /* int4: any byte will do but in the scales */
-        m->scale = MOE_SCALE_F16;
-        m->has_zero = 1;
+    default: /* lines: any byte will do but in the scales */
+        m->scale = kind == CPU_FP4 ? MOE_SCALE_E8M0 : MOE_SCALE_F16;
+        m->has_zero = kind != CPU_FP4;
+        m->zero = kind == CPU_FP4 ? LINE_FP4 : kind == CPU_INT8 ? -131 : 0;
         for (i = 0; i < (uint64_t) T_NP * 3 * CPU_LANES; i++) {
-            const uint64_t g = i / CPU_LANES % 3;
+            const uint64_t g = i / CPU_LANES % 3, lane = i % CPU_LANES;
+            uint8_t       *s = t->w + i / (3 * CPU_LANES) * T_WORK
+                         + lines_group_off(m, g) + lines_run_bytes(kind);
 
             h = moe_f16_round(next_float(t));
-            memcpy(t->w + i / (3 * CPU_LANES) * T_WORK
-                       + int4_group_off(g, 32, m->scale, 1) + 4 * INT4_LINE
-                       + 2 * (i % CPU_LANES),
-                   &h, 2);
+            if (kind == CPU_FP4)
+                s[lane] = (uint8_t) (next(t) % 16 < 14 ? 120 + next(t) % 10
+                                                       : 0);
+            else
+                memcpy(s + 2 * lane, &h, 2);
         }
         break;
     }
@@ -136,8 +141,8 @@ try_dot(const struct cpu_isa *isa, struct trial *t, uint32_t kind)
 
     fill_weights(t, kind, &m);
     for (i = 0; i < T_NT; i++)
-        rows[i] = kind == CPU_INT4 ? (const void *) t->q[i]
-                                   : (const void *) t->x[i];
+        rows[i] = cpu_is_lines(kind) ? (const void *) t->q[i]
+                                     : (const void *) t->x[i];
     cpu_isa_portable.dot[kind](&m, 0, T_NP, rows, T_NT, t->want, ldo);
     isa->dot[kind](&m, 0, T_NP, rows, T_NT, t->got, ldo);
     if (!close_to(t->got, t->want, T_NT * ldo))
@@ -209,7 +214,8 @@ try_isa(const struct cpu_isa *isa, struct trial *t)
 {
     static const char *const name[] = { "f32 products",  "f16 products",
                                         "bf16 products", "e4m3 products",
-                                        "e5m2 products", "int4 products" };
+                                        "e5m2 products", "int4 products",
+                                        "e2m1 products", "int8 products" };
     struct cpu_q8            q[3];
     uint32_t                 i, j;
 
@@ -251,8 +257,8 @@ cpu_isa_choose(const struct moe_host *host, const char *want,
         known += strcmp(want, table[i]->name) == 0;
     if (strcmp(want, "auto") != 0 && known == 0)
         return moe_fail(err, MOE_E_INVAL, 0,
-                        "isa = %s: unknown here; use auto, portable, avx2 or "
-                        "avx512",
+                        "isa = %s: unknown here; use auto, portable, avx2, "
+                        "avxvnni, avx512 or avx512vnni",
                         want);
     t = host->alloc(host->ctx, sizeof(*t), CPU_ALIGN);
     if (t == NULL)

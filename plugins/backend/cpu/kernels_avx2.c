@@ -14,7 +14,7 @@
 #    include <string.h>
 
 #    include "backend/cpu/cpu.h"
-#    include "backend/cpu/int4.h"
+#    include "backend/cpu/lines.h"
 #    include "backend/cpu/simd.h"
 #    include "backend/cpu/x86.h"
 
@@ -242,184 +242,37 @@ v_prefetch(const void *p)
 
 #    include "backend/cpu/body.h"
 
-/* ------------------------------------------------------------------ int4 -- */
+#    define L_VNNI 0
+#    include "backend/cpu/lines_256.h"
+#    include "backend/cpu/lines_body.h"
 
-/* The 16 scales, or zero points, behind the lines of a group. */
-V_FN v16
-int4_scales(uint32_t scale, const uint8_t *p)
-{
-    return scale == MOE_SCALE_F32   ? v_load((const float *) (const void *) p)
-           : scale == MOE_SCALE_F16 ? v_load_f16(p)
-                                    : v_load_bf16(p);
-}
-
-/* Four columns of one row of x, in every lane. */
-V_FN __m256i
-int4_four(const int8_t *q)
-{
-    int32_t four;
-
-    memcpy(&four, q, 4);
-    return _mm256_set1_epi32(four);
-}
-
-/* inner + d * (s - zero * sum of q); s: eight sums of pairs in 16 bits. */
-V_FN __m256
-int4_inner(const struct cpu_q8 *r, __m256i s, __m256i zero, __m256 inner)
-{
-    /* a zero point's upper half is 0, |sum| <= 32 * 127 fits the lower */
-    const __m256i c = _mm256_madd_epi16(zero, _mm256_set1_epi32(r->sum));
-
-    s = _mm256_sub_epi32(_mm256_madd_epi16(s, _mm256_set1_epi16(1)), c);
-    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(s), _mm256_set1_ps(r->d),
-                           inner);
-}
-
-V_FN __m256i
-int4_line(const uint8_t *p)
-{
-    return _mm256_loadu_si256((const __m256i *) (const void *) p);
-}
-
-/* 16 rows, 32 columns, one row of x: line by line, so that all stays in
- * registers.  s: at most 8 * 2 * 15 * 127 < 2^15. */
-V_FN void
-int4_run_one(const uint8_t *w, const struct cpu_q8 *r, __m256i z0, __m256i z1,
-             __m256 *in0, __m256 *in1)
-{
-    const __m256i low = _mm256_set1_epi8(15);
-    __m256i       s0 = _mm256_setzero_si256(), s1 = s0;
-
-    V_UNROLL
-    for (unsigned l = 0; l < 4; l++) {
-        const __m256i v0 = int4_line(w + INT4_LINE * l);
-        const __m256i v1 = int4_line(w + INT4_LINE * l + 32);
-        const __m256i xl = int4_four(r->q + 8 * l);
-        const __m256i xh = int4_four(r->q + 8 * l + 4);
-
-        v_prefetch(w + INT4_LINE * l + V_AHEAD);
-        s0 = _mm256_add_epi16(
-            s0, _mm256_maddubs_epi16(_mm256_and_si256(v0, low), xl));
-        s1 = _mm256_add_epi16(
-            s1, _mm256_maddubs_epi16(_mm256_and_si256(v1, low), xl));
-        s0 = _mm256_add_epi16(
-            s0, _mm256_maddubs_epi16(
-                    _mm256_and_si256(_mm256_srli_epi16(v0, 4), low), xh));
-        s1 = _mm256_add_epi16(
-            s1, _mm256_maddubs_epi16(
-                    _mm256_and_si256(_mm256_srli_epi16(v1, 4), low), xh));
-        V_KEEP(s0);
-        V_KEEP(s1);
-    }
-    *in0 = int4_inner(r, s0, z0, *in0);
-    *in1 = int4_inner(r, s1, z1, *in1);
-}
-
-/* 8 rows, 32 columns, nt rows of x: the weights are unpacked once. */
-V_FN void
-int4_run_half(const unsigned nt, const uint8_t *w,
-              const struct cpu_q8 *const *x, uint64_t at, __m256i zero,
-              __m256 *inner)
-{
-    const __m256i low = _mm256_set1_epi8(15);
-    __m256i       u[8];
-
-    V_UNROLL
-    for (unsigned l = 0; l < 4; l++) {
-        const __m256i v = int4_line(w + INT4_LINE * l);
-
-        u[2 * l] = _mm256_and_si256(v, low);
-        u[2 * l + 1] = _mm256_and_si256(_mm256_srli_epi16(v, 4), low);
-    }
-    V_UNROLL
-    for (unsigned t = 0; t < nt; t++) {
-        const struct cpu_q8 *r = x[t] + at;
-        __m256i              s = _mm256_setzero_si256();
-
-        V_UNROLL
-        for (unsigned j = 0; j < 8; j++) {
-            s = _mm256_add_epi16(
-                s, _mm256_maddubs_epi16(u[j], int4_four(r->q + 4 * j)));
-            V_KEEP(s);
-        }
-        inner[t] = int4_inner(r, s, zero, inner[t]);
-        V_FORGET; /* else what rows of x have in common spills registers */
-    }
-}
-
-V_FN void
-int4_some(const unsigned nt, const struct cpu_mat *m, const uint8_t *w,
-          const struct cpu_q8 *const *x, float *out, uint32_t ldo)
-{
-    const uint32_t scale = m->scale, has_zero = m->has_zero;
-    const uint64_t n32 = cpu_ceil(m->k, CPU_INT4_GROUP);
-    const uint64_t per = m->group / CPU_INT4_GROUP;
-    __m256i        z0 = _mm256_set1_epi32(m->zero), z1 = z0;
-    __m256         acc0[4], acc1[4], in0[4], in1[4];
-    uint64_t       g = 0;
-
-    V_UNROLL
-    for (unsigned t = 0; t < nt; t++)
-        acc0[t] = acc1[t] = _mm256_setzero_ps();
-    while (g < n32) {
-        const uint64_t end = cpu_min(g + per, n32);
-        const uint8_t *tail = w + (end - g) * 4 * INT4_LINE;
-        v16            s;
-
-        if (has_zero) {
-            uint64_t z;
-
-            memcpy(&z, tail + int4_scale_bytes(scale), 8);
-            z0 = _mm256_cvtepu8_epi32(
-                _mm_cvtsi64_si128((long long) (z & 0x0f0f0f0f0f0f0f0fu)));
-            z1 = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(
-                (long long) ((z >> 4) & 0x0f0f0f0f0f0f0f0fu)));
-        }
-        V_UNROLL
-        for (unsigned t = 0; t < nt; t++)
-            in0[t] = in1[t] = _mm256_setzero_ps();
-        for (; g < end; g++, w += 4 * INT4_LINE) {
-            if (nt == 1) {
-                int4_run_one(w, x[0] + g, z0, z1, &in0[0], &in1[0]);
-            } else {
-                int4_run_half(nt, w, x, g, z0, in0);
-                int4_run_half(nt, w + 32, x, g, z1, in1);
-            }
-        }
-        v_prefetch(tail + V_AHEAD);
-        s = int4_scales(scale, tail);
-        V_UNROLL
-        for (unsigned t = 0; t < nt; t++) {
-            acc0[t] = _mm256_fmadd_ps(in0[t], s.a, acc0[t]);
-            acc1[t] = _mm256_fmadd_ps(in1[t], s.b, acc1[t]);
-        }
-        w = tail + int4_tail_bytes(scale, has_zero);
-    }
-    V_UNROLL
-    for (unsigned t = 0; t < nt; t++)
-        v_store(out + t * ldo, (v16){ acc0[t], acc1[t] });
-}
-
-#    include "backend/cpu/int4_rows.h"
-
-static void
-dot_int4(const struct cpu_mat *m, uint32_t panel, uint32_t np,
-         const void *const *rows, uint32_t nt, float *out, uint32_t ldo)
-{
-    int4_rows(m, panel, np, rows, nt, out, ldo);
-}
-
+static L_DOT(dot_int4, CPU_INT4)
+static L_DOT(dot_fp4, CPU_FP4)
+static L_DOT(dot_int8, CPU_INT8)
 
 V_TARGET_END
 
-/* Must run anywhere, so it stands outside. */
+/* These must run anywhere, so they stand outside. */
+
 static int
 usable(void)
 {
     return (cpu_x86_features() & CPU_X86_AVX2) != 0;
 }
 
-const struct cpu_isa cpu_isa_avx2 = { .name = "avx2", .usable = usable,
-                                      V_TABLE(dot_int4) };
+static int
+usable_vnni(void)
+{
+    return (cpu_x86_features() & CPU_X86_AVXVNNI) != 0;
+}
+
+const struct cpu_isa cpu_isa_avx2
+    = { .name = "avx2", .usable = usable,
+        V_TABLE(dot_int4, dot_fp4, dot_int8) };
+
+const struct cpu_isa cpu_isa_avxvnni
+    = { .name = "avxvnni", .usable = usable_vnni,
+        V_TABLE(cpu_dot_int4_avxvnni, cpu_dot_fp4_avxvnni,
+                cpu_dot_int8_avxvnni) };
 
 #endif /* __x86_64__ */

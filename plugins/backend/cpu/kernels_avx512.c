@@ -12,7 +12,7 @@
 #    include <string.h>
 
 #    include "backend/cpu/cpu.h"
-#    include "backend/cpu/int4.h"
+#    include "backend/cpu/lines.h"
 #    include "backend/cpu/simd.h"
 #    include "backend/cpu/x86.h"
 
@@ -22,14 +22,13 @@ V_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
 
 #    include "backend/cpu/body.h"
 
-#    include "backend/cpu/int4_avx512.h"
+#    define L_VNNI 0
+#    include "backend/cpu/lines_512.h"
+#    include "backend/cpu/lines_body.h"
 
-static void
-dot_int4(const struct cpu_mat *m, uint32_t panel, uint32_t np,
-         const void *const *rows, uint32_t nt, float *out, uint32_t ldo)
-{
-    int4_rows(m, panel, np, rows, nt, out, ldo);
-}
+static L_DOT(dot_int4, CPU_INT4)
+static L_DOT(dot_fp4, CPU_FP4)
+static L_DOT(dot_int8, CPU_INT8)
 
 V_TARGET_END
 
@@ -47,12 +46,12 @@ usable_vnni(void)
     return (cpu_x86_features() & CPU_X86_VNNI) != 0;
 }
 
-const struct cpu_isa cpu_isa_avx512 = { .name = "avx512",
-                                        .usable = usable,
-                                        V_TABLE(dot_int4) };
+const struct cpu_isa cpu_isa_avx512
+    = { .name = "avx512", .usable = usable,
+        V_TABLE(dot_int4, dot_fp4, dot_int8) };
 
-const struct cpu_isa cpu_isa_avx512vnni = { .name = "avx512vnni",
-                                            .usable = usable_vnni,
-                                            V_TABLE(cpu_dot_int4_vnni) };
+const struct cpu_isa cpu_isa_avx512vnni
+    = { .name = "avx512vnni", .usable = usable_vnni,
+        V_TABLE(cpu_dot_int4_vnni, cpu_dot_fp4_vnni, cpu_dot_int8_vnni) };
 
 #endif /* __x86_64__ */

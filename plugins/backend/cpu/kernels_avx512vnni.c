@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * kernels_avx512vnni.c - the 4-bit product for AVX-512 with VNNI.
+ * kernels_avx512vnni.c - the products of weights in lines for AVX-512 with
+ * VNNI.
  *
  * As in kernels_avx2.c the instruction set is asked for here alone.
  */
@@ -9,26 +10,26 @@
 
 #    include <string.h>
 
-#    include "backend/cpu/cpu.h"
-#    include "backend/cpu/int4.h"
+#    include "backend/cpu/lines.h"
 #    include "backend/cpu/simd.h"
 
 V_TARGET_BEGIN(
     "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")
 
-#    include "backend/cpu/avx512.h"
+#    define L_VNNI 1
+#    include "backend/cpu/lines_512.h"
 
-#    define V_AHEAD   4096u /* bytes that weights are fetched ahead */
-#    define INT4_VNNI 1
-#    include "backend/cpu/int4_avx512.h"
-
-void
-cpu_dot_int4_vnni(const struct cpu_mat *m, uint32_t panel, uint32_t np,
-                  const void *const *rows, uint32_t nt, float *out,
-                  uint32_t ldo)
+V_FN void
+v_prefetch(const void *p)
 {
-    int4_rows(m, panel, np, rows, nt, out, ldo);
+    _mm_prefetch((const char *) p, _MM_HINT_T0);
 }
+
+#    include "backend/cpu/lines_body.h"
+
+L_DOT(cpu_dot_int4_vnni, CPU_INT4)
+L_DOT(cpu_dot_fp4_vnni, CPU_FP4)
+L_DOT(cpu_dot_int8_vnni, CPU_INT8)
 
 V_TARGET_END
 

@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "backend/cpu/cpu.h"
-#include "backend/cpu/int4.h"
+#include "backend/cpu/lines.h"
 #include "backend/cpu/simd.h"
 
 typedef float    f4 __attribute__((__vector_size__(16)));
@@ -257,77 +257,133 @@ v_prefetch(const void *p)
 
 #include "backend/cpu/body.h"
 
-/* ------------------------------------------------------------------ int4 -- */
+/* -------------------------------------------------------------- in lines -- */
 
-/* code . q of 16 rows and 32 columns. */
+/* 12 + 2 * value of an E2M1 code. */
+static const uint8_t e2m1[16] = { 12, 13, 14, 15, 16, 18, 20, 24,
+                                  12, 11, 10, 9,  8,  6,  4,  0 };
+
+/* A run of 32 columns of 16 rows as numbers: u[column][row]. */
 V_FN void
-int4_codes(const uint8_t *w, const struct cpu_q8 *x, int32_t dot[16])
+lines_unpack(const unsigned kind, const uint8_t *w,
+             int16_t u[CPU_RUN][CPU_LANES])
 {
-    for (unsigned r = 0; r < 16; r++)
-        dot[r] = 0;
-    for (unsigned l = 0; l < 4; l++, w += INT4_LINE) {
-        const int8_t *q = x->q + 8 * l;
+    for (unsigned c = 0; c < CPU_RUN; c++)
+        for (unsigned r = 0; r < CPU_LANES; r++) {
+            const uint8_t b = kind == CPU_INT8
+                                  ? w[c / 4 * LINE + 4 * r + c % 4]
+                                  : w[c / 8 * LINE + 4 * r + c % 4];
+            const unsigned nibble = c % 8 < 4 ? b & 15u : b >> 4;
 
-        for (unsigned r = 0; r < 16; r++)
-            for (unsigned j = 0; j < 4; j++)
-                dot[r] += (w[4 * r + j] & 15) * q[j]
-                          + (w[4 * r + j] >> 4) * q[4 + j];
-    }
-}
-
-V_FN void
-int4_some(const unsigned nt, const struct cpu_mat *m, const uint8_t *w,
-          const struct cpu_q8 *const *x, float *out, uint32_t ldo)
-{
-    const uint32_t scale = m->scale, has_zero = m->has_zero;
-    const uint64_t n32 = cpu_ceil(m->k, CPU_INT4_GROUP);
-    const uint64_t per = m->group / CPU_INT4_GROUP;
-
-    for (unsigned t = 0; t < nt; t++) {
-        const uint8_t *p = w;
-        v16            acc = v_set1(0.0f);
-        uint64_t       g = 0;
-
-        while (g < n32) {
-            const uint64_t end = cpu_min(g + per, n32);
-            const uint8_t *tail = p + (end - g) * 4 * INT4_LINE;
-            const uint8_t *z = tail + int4_scale_bytes(scale);
-            v16            inner = v_set1(0.0f);
-
-            for (; g < end; g++, p += 4 * INT4_LINE) {
-                int32_t dot[16];
-                float   f[16];
-
-                int4_codes(p, x[t] + g, dot);
-                for (unsigned r = 0; r < 16; r++) {
-                    const int32_t zero = !has_zero ? m->zero
-                                         : r < 8   ? z[r] & 15
-                                                   : z[r - 8] >> 4;
-
-                    f[r] = (float) (dot[r] - zero * x[t][g].sum);
-                }
-                inner = v_fma(v_load(f), v_set1(x[t][g].d), inner);
-            }
-            acc = v_fma(inner,
-                        scale == MOE_SCALE_F32
-                            ? v_load((const float *) (const void *) tail)
-                        : scale == MOE_SCALE_F16 ? v_load_f16(tail)
-                                                 : v_load_bf16(tail),
-                        acc);
-            p = tail + int4_tail_bytes(scale, has_zero);
+            u[c][r] = kind == CPU_INT8  ? (int8_t) b
+                      : kind == CPU_FP4 ? e2m1[nibble]
+                                        : (int16_t) nibble;
         }
-        v_store(out + t * ldo, acc);
-    }
 }
 
-#include "backend/cpu/int4_rows.h"
-
-static void
-dot_int4(const struct cpu_mat *m, uint32_t panel, uint32_t np,
-         const void *const *rows, uint32_t nt, float *out, uint32_t ldo)
+V_FN void
+lines_zeros(const unsigned kind, const struct cpu_mat *m, const uint8_t *z,
+            int32_t zero[CPU_LANES])
 {
-    int4_rows(m, panel, np, rows, nt, out, ldo);
+    for (unsigned r = 0; r < CPU_LANES; r++)
+        zero[r] = m->zero
+                  + (!m->has_zero       ? 0
+                     : kind == CPU_INT8 ? z[r]
+                     : r < 8            ? z[r] & 15
+                                        : z[r - 8] >> 4);
 }
+
+V_FN v16
+lines_scales(const unsigned kind, uint32_t scale, const uint8_t *p)
+{
+    float s[16];
+
+    switch (scale) {
+    case MOE_SCALE_F32:
+        memcpy(s, p, sizeof(s));
+        break;
+    case MOE_SCALE_F16:
+        v_store(s, v_load_f16(p));
+        break;
+    case MOE_SCALE_BF16:
+        v_store(s, v_load_bf16(p));
+        break;
+    default:
+        for (unsigned r = 0; r < 16; r++)
+            s[r] = cpu_e8m0(p[r]);
+        break;
+    }
+    return kind == CPU_FP4 ? v_mul(v_load(s), v_set1(0.5f)) : v_load(s);
+}
+
+V_FN v16
+lines_run(const int16_t u[CPU_RUN][CPU_LANES], const int32_t zero[CPU_LANES],
+          const struct cpu_q8 *x, v16 inner)
+{
+    const int32_t sum = x->sum[0] + x->sum[1];
+    int32_t       dot[CPU_LANES];
+    float         f[CPU_LANES];
+
+    for (unsigned r = 0; r < CPU_LANES; r++)
+        dot[r] = -zero[r] * sum;
+    for (unsigned c = 0; c < CPU_RUN; c++)
+        for (unsigned r = 0; r < CPU_LANES; r++)
+            dot[r] += u[c][r] * x->q[c];
+    for (unsigned r = 0; r < CPU_LANES; r++)
+        f[r] = (float) dot[r];
+    return v_fma(v_load(f), v_set1(x->d), inner);
+}
+
+V_FN void
+lines_panel(const unsigned kind, const struct cpu_mat *m, const uint8_t *w,
+            const struct cpu_q8 *const *x, uint32_t nt, float *out,
+            uint32_t ldo)
+{
+    const uint64_t run = lines_run_bytes(kind);
+    const uint64_t n = cpu_ceil(m->k, CPU_RUN), per = m->group / CPU_RUN;
+    v16            acc[CPU_TOKENS], inner[CPU_TOKENS], s;
+    int16_t        u[CPU_RUN][CPU_LANES];
+    int32_t        zero[CPU_LANES];
+    uint64_t       g = 0;
+    uint32_t       t;
+
+    for (t = 0; t < nt; t++)
+        acc[t] = v_set1(0.0f);
+    while (g < n) {
+        const uint64_t end = cpu_min(g + per, n);
+        const uint8_t *tail = w + (end - g) * run;
+
+        lines_zeros(kind, m, tail + lines_scale_bytes(m->scale), zero);
+        for (t = 0; t < nt; t++)
+            inner[t] = v_set1(0.0f);
+        for (; g < end; g++, w += run) {
+            lines_unpack(kind, w, u);
+            for (t = 0; t < nt; t++)
+                inner[t] = lines_run((const int16_t(*)[CPU_LANES]) u, zero,
+                                     x[t] + g, inner[t]);
+        }
+        s = lines_scales(kind, m->scale, tail);
+        for (t = 0; t < nt; t++)
+            acc[t] = v_fma(inner[t], s, acc[t]);
+        w = tail + lines_tail_bytes(kind, m->scale, m->has_zero);
+    }
+    for (t = 0; t < nt; t++)
+        v_store(out + (size_t) t * ldo, acc[t]);
+}
+
+#define L_DOT(name, kind)                                                     \
+    void name(const struct cpu_mat *m, uint32_t panel, uint32_t np,           \
+              const void *const *x, uint32_t nt, float *out, uint32_t ldo)    \
+    {                                                                         \
+        for (uint32_t p = 0; p < np; p++)                                     \
+            lines_panel(kind, m, m->data + (panel + p) * m->panel_bytes,      \
+                        (const struct cpu_q8 *const *) x, nt,                 \
+                        out + CPU_LANES * p, ldo);                            \
+    }
+
+static L_DOT(dot_int4, CPU_INT4)
+static L_DOT(dot_fp4, CPU_FP4)
+static L_DOT(dot_int8, CPU_INT8)
 
 static int
 usable(void)
@@ -335,5 +391,6 @@ usable(void)
     return 1;
 }
 
-const struct cpu_isa cpu_isa_portable = { .name = "portable",
-                                          .usable = usable, V_TABLE(dot_int4) };
+const struct cpu_isa cpu_isa_portable
+    = { .name = "portable", .usable = usable,
+        V_TABLE(dot_int4, dot_fp4, dot_int8) };

@@ -3,8 +3,9 @@
  * layout.c - which formats run here, how, and how they lie in a slot.
  *
  * Owns query() and slabs.  A format is judged by its description, not by its
- * name: any 4-bit format of the usual shape gets the 4-bit kernel, any FP8
- * format the FP8 kernel, any other affine one is followed literally; only
+ * name: any format of 4 or 8 bits of the usual shape, and E2M1, gets the
+ * integer kernels, any FP8 format the FP8 kernel, any other affine one is
+ * followed literally; only
  * the universal formats, which have no description, are known by id.  The
  * layout depends on the weights alone, so that one slab can serve several
  * operations (an embedding that is the output head too).
@@ -13,7 +14,7 @@
 #include <inttypes.h>
 
 #include "backend/cpu/cpu.h"
-#include "backend/cpu/int4.h"
+#include "backend/cpu/lines.h"
 
 /* Error that 8-bit activations add, as moe_format.nmse_x1e9 counts it: a
  * format that promises less is computed in f32. */
@@ -68,23 +69,31 @@ is_fp8(const struct moe_affine *a, uint64_t k)
                || a->group_k >= k);
 }
 
-/* Codes of 4 bits, a scale for each row and group, zero points 0 .. 15. */
-static int
-is_int4(const struct moe_affine *a, uint64_t k)
+/* Integers or E2M1, groups of whole runs of 32 columns: which lines; or
+ * CPU_GENERIC.  A 4-bit code less its zero point must lie in -15 .. 15. */
+static uint32_t
+lines_kind(const struct moe_affine *a, uint64_t k)
 {
-    const int32_t bias = a->bias + (a->elem == MOE_ELEM_INT ? 8 : 0);
+    const int is_int = a->elem == MOE_ELEM_INT;
+    const int32_t bias = a->bias + (is_int ? 8 : 0);
 
-    if ((a->elem != MOE_ELEM_UINT && a->elem != MOE_ELEM_INT)
-        || a->elem_bits != 4 || a->group_n != 1)
-        return 0;
-    if (a->group_k % CPU_INT4_GROUP != 0 && a->group_k < k)
-        return 0;
-    if (a->scale != MOE_SCALE_F32 && a->scale != MOE_SCALE_F16
-        && a->scale != MOE_SCALE_BF16)
-        return 0;
-    if (a->zero_bits == 0)
-        return bias >= 0 && bias <= 15;
-    return a->zero_bits <= 4 && bias == a->zero_bias;
+    if (a->scale == MOE_SCALE_NONE
+        || (a->group_k % CPU_RUN != 0 && a->group_k < k))
+        return CPU_GENERIC;
+    if (a->elem == MOE_ELEM_E2M1)
+        return a->zero_bits == 0 && a->bias == 0 ? CPU_FP4 : CPU_GENERIC;
+    if (a->elem != MOE_ELEM_UINT && !is_int)
+        return CPU_GENERIC;
+    if (a->elem_bits == 8) /* the zero point must fit in 16 bits */
+        return a->zero_bits <= 8 && a->bias >= -1024 && a->bias <= 1024
+                       && a->zero_bias >= -1024 && a->zero_bias <= 1024
+                   ? CPU_INT8
+                   : CPU_GENERIC;
+    if (a->elem_bits == 4
+        && (a->zero_bits == 0 ? bias >= 0 && bias <= 15
+                              : a->zero_bits <= 4 && bias == a->zero_bias))
+        return CPU_INT4;
+    return CPU_GENERIC;
 }
 
 /* The kind of one matrix.  *a: its description, or NULL. */
@@ -104,8 +113,8 @@ kind_of(const struct moe_format *f, const struct moe_affine *a, uint64_t n,
         return kind;
     if (is_fp8(a, k))
         return a->elem == MOE_ELEM_E4M3 ? CPU_E4M3 : CPU_E5M2;
-    if (is_int4(a, k) && f->nmse_x1e9 >= INT8_NMSE_X1E9)
-        return CPU_INT4;
+    if (f->nmse_x1e9 >= INT8_NMSE_X1E9)
+        return lines_kind(a, k);
     return CPU_GENERIC;
 }
 
@@ -126,15 +135,20 @@ set_fp8(struct cpu_mat *m, const struct moe_affine *a)
 }
 
 static void
-set_int4(struct cpu_mat *m, const struct moe_affine *a)
+set_lines(struct cpu_mat *m, const struct moe_affine *a)
 {
-    m->group = a->group_k < m->k
-                   ? a->group_k
-                   : (uint32_t) cpu_align(m->k, CPU_INT4_GROUP);
+    m->group = a->group_k < m->k ? a->group_k
+                                 : (uint32_t) cpu_align(m->k, CPU_RUN);
     m->scale = a->scale;
     m->has_zero = a->zero_bits != 0;
-    m->zero = a->bias + (a->elem == MOE_ELEM_INT ? 8 : 0);
-    m->panel_bytes = int4_panel_bytes(m->k, m->group, m->scale, m->has_zero);
+    m->zero = a->bias - (m->has_zero ? a->zero_bias : 0);
+    if (m->kind == CPU_FP4)
+        m->zero = LINE_FP4;
+    else if (m->kind == CPU_INT4 && a->elem == MOE_ELEM_INT)
+        m->zero += 8; /* codes are kept unsigned */
+    else if (m->kind == CPU_INT8 && a->elem == MOE_ELEM_UINT)
+        m->zero -= 128; /* and here signed */
+    m->panel_bytes = lines_panel_bytes(m);
 }
 
 static void
@@ -174,7 +188,9 @@ set_part(struct cpu_mat *m, uint32_t kind, const struct moe_affine *a,
         set_fp8(m, a);
         break;
     case CPU_INT4:
-        set_int4(m, a);
+    case CPU_FP4:
+    case CPU_INT8:
+        set_lines(m, a);
         break;
     default:
         set_generic(m, a);
@@ -217,6 +233,8 @@ static const char *const kind_why[CPU_KINDS] = {
     "bf16 panels of 16 rows",      "E4M3 panels of 16 rows, f32 sums",
     "E5M2 panels of 16 rows, f32 sums",
     "4-bit panels of 16 rows, 8-bit activations",
+    "E2M1 panels of 16 rows, 8-bit activations",
+    "8-bit panels of 16 rows, 8-bit activations",
     "expanded tile by tile from the format's description",
 };
 

@@ -29,6 +29,18 @@
 #define V_KEEP(v) __asm__("" : "+v"(v))
 #define V_FORGET  __asm__ volatile("" ::: "memory")
 
+/* Elements of two vectors by number; mask: the type of as many integers. */
+#if defined(__has_builtin)
+#    if __has_builtin(__builtin_shufflevector)
+#        define V_PICK(mask, a, b, ...)                                       \
+            __builtin_shufflevector(a, b, __VA_ARGS__)
+#    endif
+#endif
+#if !defined(V_PICK) /* GCC before 12 */
+#    define V_PICK(mask, a, b, ...)                                           \
+        __builtin_shuffle(a, b, (mask){ __VA_ARGS__ })
+#endif
+
 /* Small functions whose constant arguments choose code: always inlined. */
 #define V_FN __attribute__((__always_inline__, __unused__)) static inline
 

@@ -12,14 +12,15 @@
 
 #include <cpuid.h>
 
-#define CPU_X86_AVX2   1u /* AVX2, FMA, F16C                                  */
-#define CPU_X86_AVX512 2u /* and AVX-512 F, BW, DQ, VL                        */
-#define CPU_X86_VNNI   4u /* and AVX-512 VNNI                                 */
+#define CPU_X86_AVX2    1u /* AVX2, FMA, F16C                                 */
+#define CPU_X86_AVX512  2u /* and AVX-512 F, BW, DQ, VL                       */
+#define CPU_X86_VNNI    4u /* and AVX-512 VNNI                                */
+#define CPU_X86_AVXVNNI 8u /* AVX2 and AVX-VNNI                               */
 
 static inline uint32_t
 cpu_x86_features(void)
 {
-    uint32_t a, b, c, d, c1, found = 0;
+    uint32_t a, b, c, d, a1, b1, c1, d1, found = 0;
     uint32_t xcr0_low, xcr0_high;
 
     if (!__get_cpuid(1, &a, &b, &c1, &d))
@@ -33,6 +34,10 @@ cpu_x86_features(void)
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (b & 1u << 5) == 0)
         return 0;
     found |= CPU_X86_AVX2;
+    /* a: the highest sub-leaf */
+    if (a >= 1 && __get_cpuid_count(7, 1, &a1, &b1, &c1, &d1)
+        && (a1 & 1u << 4) != 0)
+        found |= CPU_X86_AVXVNNI;
     if ((xcr0_low & 0xe0u) != 0xe0u) /* mask and 512-bit registers */
         return found;
     if ((~b & (1u << 16 | 1u << 17 | 1u << 30 | 1u << 31)) != 0)

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * kernels_avxvnni.c - the products of weights in lines for AVX2 with VNNI.
+ *
+ * As in kernels_avx2.c the instruction set is asked for here alone.
+ */
+
+#if defined(__x86_64__)
+
+#    include <string.h>
+
+#    include "backend/cpu/lines.h"
+#    include "backend/cpu/simd.h"
+
+V_TARGET_BEGIN("avxvnni,avx2,fma,f16c")
+
+#    define L_VNNI 1
+#    include "backend/cpu/lines_256.h"
+
+V_FN void
+v_prefetch(const void *p)
+{
+    _mm_prefetch((const char *) p, _MM_HINT_T0);
+}
+
+#    include "backend/cpu/lines_body.h"
+
+L_DOT(cpu_dot_int4_avxvnni, CPU_INT4)
+L_DOT(cpu_dot_fp4_avxvnni, CPU_FP4)
+L_DOT(cpu_dot_int8_avxvnni, CPU_INT8)
+
+V_TARGET_END
+
+#endif /* __x86_64__ */

@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * lines_body.h - the product of weights in lines (lines.h) for x86 vectors.
+ *
+ * Included once by each file that has defined
+ *   iv, fv     as many bytes, and floats, as L_ROWS rows have in a line: 8 rows
+ *              are half a line, 16 a whole one
+ *   i_*, f_*   the operations on them
+ *   L_VNNI     1: four products of bytes are one instruction, i_dpbusd()
+ *
+ * Without VNNI products of bytes are added in 16 bits: of a 4-bit code less
+ * its zero point and q over the 16 columns of a lane at most 16 * 15 * 127 <
+ * 2^15, and sums that wrap in between come back.  8 bits: |w| times q with the
+ * sign of w, two products, at most 2 * 128 * 127 < 2^15.
+ *
+ * One row of x is bound by memory: line by line, all in registers.  More rows
+ * are bound by arithmetic: a run of 32 columns is unpacked into 8 registers
+ * and meets one row of x after the other, whose sums lie in the first cache.
+ */
+
+#define L_HALVES (CPU_LANES / L_ROWS)
+#define L_AHEAD  4096u /* bytes that weights are fetched ahead of their use */
+
+/* -z for the rows from row 0 of the half on, twice in each lane. */
+V_FN iv
+lines_zero(const unsigned kind, const struct cpu_mat *m, const uint8_t *z,
+           unsigned half)
+{
+    const int32_t unsign = L_VNNI && kind == CPU_INT8 ? 128 : 0;
+    iv            v = i_set1_32(m->zero + unsign);
+
+    if (kind == CPU_INT4 && m->has_zero)
+        v = i_add32(v, i_nibbles(z, half));
+    if (kind == CPU_INT8 && m->has_zero)
+        v = i_add32(v, i_bytes(z + half * L_ROWS));
+    return i_minus_pair(v);
+}
+
+V_FN fv
+lines_scales(const unsigned kind, uint32_t scale, const uint8_t *p,
+             unsigned half)
+{
+    const unsigned at = half * L_ROWS;
+    const fv       s = scale == MOE_SCALE_F32    ? f_load_f32(p + 4 * at)
+                       : scale == MOE_SCALE_F16  ? f_load_f16(p + 2 * at)
+                       : scale == MOE_SCALE_BF16 ? f_load_bf16(p + 2 * at)
+                                                 : f_load_e8m0(p + at);
+
+    return kind == CPU_FP4 ? f_mul(s, f_set1(0.5f)) : s;
+}
+
+/* Columns [4 j, 4 j + 4) of a run lie in this line. */
+V_FN const uint8_t *
+lines_at(const unsigned kind, const uint8_t *w, unsigned j)
+{
+    return w + LINE * (kind == CPU_INT8 ? j : j / 2);
+}
+
+/* And are this unsigned operand. */
+V_FN iv
+lines_operand(const unsigned kind, iv v, unsigned j)
+{
+    if (kind == CPU_INT8)
+        return L_VNNI ? i_xor(v, i_set1_8(-128)) : i_abs8(v);
+    v = i_and(j % 2 != 0 ? i_srl4(v) : v, i_set1_8(15));
+    return kind == CPU_FP4 ? i_e2m1(v) : v;
+}
+
+/* s - zero * sum of q: what a sum begins with. */
+V_FN iv
+lines_begin(const unsigned kind, const struct cpu_q8 *r, iv zero)
+{
+    return L_VNNI || kind == CPU_INT8 ? i_madd(i_pair(r->sum), zero)
+                                      : i_mul16(i_pair(r->sum), zero);
+}
+
+/* s + u . q, four columns; w: the weights as they lie, for their signs. */
+V_FN iv
+lines_add(const unsigned kind, iv s, iv u, iv w, iv q)
+{
+#if L_VNNI
+    (void) kind;
+    (void) w;
+    return i_dpbusd(s, u, q);
+#else
+    if (kind == CPU_INT8)
+        return i_add32(s, i_madd(i_maddubs(u, i_sign8(q, w)), i_set1_16(1)));
+    return i_add16(s, i_maddubs(u, q));
+#endif
+}
+
+V_FN iv
+lines_end(const unsigned kind, iv s)
+{
+    return L_VNNI || kind == CPU_INT8 ? s : i_madd(s, i_set1_16(1));
+}
+
+/* ----------------------------------------------------------- one row of x -- */
+
+V_FN void
+lines_run_one(const unsigned kind, const uint8_t *w, const struct cpu_q8 *r,
+              const iv *zero, fv *inner)
+{
+    iv s[L_HALVES];
+
+    V_UNROLL
+    for (unsigned h = 0; h < L_HALVES; h++)
+        s[h] = lines_begin(kind, r, zero[h]);
+    V_UNROLL
+    for (unsigned j = 0; j < 8; j++) {
+        const uint8_t *p = lines_at(kind, w, j);
+        const iv       q = i_four(r->q + 4 * j);
+
+        if (kind == CPU_INT8 || j % 2 == 0)
+            v_prefetch(p + L_AHEAD);
+        V_UNROLL
+        for (unsigned h = 0; h < L_HALVES; h++) {
+            const iv v = i_load(p + 4 * L_ROWS * h);
+
+            s[h] = lines_add(kind, s[h], lines_operand(kind, v, j), v, q);
+            V_KEEP(s[h]);
+        }
+    }
+    V_UNROLL
+    for (unsigned h = 0; h < L_HALVES; h++)
+        inner[h] = f_fma(f_of(lines_end(kind, s[h])), f_set1(r->d), inner[h]);
+}
+
+V_FN void
+lines_one(const unsigned kind, const struct cpu_mat *m, const uint8_t *w,
+          const struct cpu_q8 *x, float *out)
+{
+    const uint64_t run = lines_run_bytes(kind);
+    const uint64_t tail_bytes = lines_tail_bytes(kind, m->scale, m->has_zero);
+    const uint64_t n = cpu_ceil(m->k, CPU_RUN), per = m->group / CPU_RUN;
+    const uint32_t scale = m->scale, has_zero = m->has_zero;
+    iv             zero[L_HALVES];
+    fv             acc[L_HALVES], inner[L_HALVES];
+    uint64_t       g = 0;
+
+    V_UNROLL
+    for (unsigned h = 0; h < L_HALVES; h++) {
+        acc[h] = f_set1(0.0f);
+        zero[h] = i_set1_32(0);
+        if (!has_zero)
+            zero[h] = lines_zero(kind, m, NULL, h);
+    }
+    while (g < n) {
+        const uint64_t end = cpu_min(g + per, n);
+        const uint8_t *tail = w + (end - g) * run;
+
+        V_UNROLL
+        for (unsigned h = 0; h < L_HALVES; h++) {
+            if (has_zero)
+                zero[h] = lines_zero(kind, m, tail + lines_scale_bytes(scale),
+                                     h);
+            inner[h] = f_set1(0.0f);
+        }
+        for (; g < end; g++, w += run)
+            lines_run_one(kind, w, x + g, zero, inner);
+        v_prefetch(tail + L_AHEAD);
+        V_UNROLL
+        for (unsigned h = 0; h < L_HALVES; h++)
+            acc[h] = f_fma(inner[h], lines_scales(kind, scale, tail, h),
+                           acc[h]);
+        w = tail + tail_bytes;
+    }
+    V_UNROLL
+    for (unsigned h = 0; h < L_HALVES; h++)
+        f_store(out + L_ROWS * h, acc[h]);
+}
+
+/* -------------------------------------------------------------- more rows -- */
+
+/* A run of a half by nt rows of x.  first, last: of its group.  in, acc: (nt,
+ * 16), the half's first lane. */
+V_FN void
+lines_run_many(const unsigned kind, const unsigned first, const unsigned last,
+               const uint8_t *w, const struct cpu_q8 *const *x, uint64_t g,
+               uint32_t nt, iv zero, fv scale, float *in, float *acc)
+{
+    iv u[8];
+
+    V_UNROLL
+    for (unsigned j = 0; j < 8; j++)
+        u[j] = lines_operand(kind, i_load(lines_at(kind, w, j)), j);
+    for (uint32_t t = 0; t < nt; t++, in += CPU_LANES, acc += CPU_LANES) {
+        const struct cpu_q8 *r = x[t] + g;
+        iv                   s = lines_begin(kind, r, zero);
+        fv                   f;
+
+        V_UNROLL
+        for (unsigned j = 0; j < 8; j++) {
+            s = lines_add(kind, s, u[j],
+                          !L_VNNI && kind == CPU_INT8 ? i_load(w + LINE * j)
+                                                      : u[j],
+                          i_four(r->q + 4 * j));
+            V_KEEP(s);
+        }
+        f = f_of(lines_end(kind, s));
+        f = f_fma(f, f_set1(r->d), first ? f_set1(0.0f) : f_load(in));
+        if (last)
+            f_store(acc, f_fma(f, scale, f_load(acc)));
+        else
+            f_store(in, f);
+    }
+}
+
+V_FN void
+lines_many(const unsigned kind, const struct cpu_mat *m, const uint8_t *w,
+           const struct cpu_q8 *const *x, uint32_t nt, float *out,
+           uint32_t ldo)
+{
+    const uint64_t run = lines_run_bytes(kind);
+    const uint64_t tail_bytes = lines_tail_bytes(kind, m->scale, m->has_zero);
+    const uint64_t n = cpu_ceil(m->k, CPU_RUN), per = m->group / CPU_RUN;
+    const uint32_t scale = m->scale;
+    float          in[CPU_TOKENS * CPU_LANES], acc[CPU_TOKENS * CPU_LANES];
+    uint64_t       g = 0;
+
+    memset(acc, 0, nt * CPU_LANES * sizeof(float));
+    while (g < n) {
+        const uint64_t end = cpu_min(g + per, n), begin = g;
+        const uint8_t *tail = w + (end - g) * run;
+
+        for (; g < end; g++, w += run) {
+            for (unsigned j = 0; j < run; j += 64)
+                v_prefetch(w + j + L_AHEAD);
+            for (unsigned h = 0; h < L_HALVES; h++) {
+                const iv zero = lines_zero(kind, m,
+                                           tail + lines_scale_bytes(scale),
+                                           h);
+                const fv       s = lines_scales(kind, scale, tail, h);
+                const uint8_t *p = w + 4 * L_ROWS * h;
+                float         *i = in + L_ROWS * h, *a = acc + L_ROWS * h;
+
+                if (begin + 1 == end)
+                    lines_run_many(kind, 1, 1, p, x, g, nt, zero, s, i, a);
+                else if (g == begin)
+                    lines_run_many(kind, 1, 0, p, x, g, nt, zero, s, i, a);
+                else
+                    lines_run_many(kind, 0, g + 1 == end, p, x, g, nt, zero,
+                                   s, i, a);
+            }
+        }
+        v_prefetch(tail + L_AHEAD);
+        w = tail + tail_bytes;
+    }
+    for (uint32_t t = 0; t < nt; t++)
+        memcpy(out + (size_t) t * ldo, acc + t * CPU_LANES,
+               CPU_LANES * sizeof(float));
+}
+
+V_FN void
+lines_rows(const unsigned kind, const struct cpu_mat *m, uint32_t panel,
+           uint32_t np, const void *const *rows, uint32_t nt, float *out,
+           uint32_t ldo)
+{
+    const struct cpu_q8 *const *x = (const struct cpu_q8 *const *) rows;
+
+    for (uint32_t p = 0; p < np; p++) {
+        const uint8_t *w = m->data + (panel + p) * m->panel_bytes;
+
+        if (nt == 1)
+            lines_one(kind, m, w, x[0], out + CPU_LANES * p);
+        else
+            lines_many(kind, m, w, x, nt, out + CPU_LANES * p, ldo);
+    }
+}
+
+/* static L_DOT(dot_int4, CPU_INT4) */
+#define L_DOT(name, kind)                                                     \
+    void name(const struct cpu_mat *m, uint32_t panel, uint32_t np,           \
+              const void *const *x, uint32_t nt, float *out, uint32_t ldo)    \
+    {                                                                         \
+        lines_rows(kind, m, panel, np, x, nt, out, ldo);                      \
+    }
