@@ -619,6 +619,16 @@ moe_checkpoint_read(const struct moe_checkpoint *c,
     return moe_file_read(f->fd, f->shown, t->offset + from, bytes, dst, err);
 }
 
+/* Hot: one system call. */
+void
+moe_checkpoint_want(const struct moe_checkpoint  *c,
+                    const struct moe_tensor_info *t)
+{
+    /* advice: where the system does not take it, the read does the work */
+    (void) posix_fadvise(c->files[t->file].fd, (off_t) t->offset,
+                         (off_t) t->bytes, POSIX_FADV_WILLNEED);
+}
+
 moe_status
 moe_checkpoint_scheme(const struct moe_checkpoint *c, const char *module,
                       struct moe_scheme *scheme, struct moe_error *err)

@@ -68,6 +68,11 @@ moe_status moe_checkpoint_read(const struct moe_checkpoint *c,
                                uint64_t bytes, void *dst,
                                struct moe_error *err);
 
+/* Tensor t will be read soon: the system may begin now, so that several reads
+ * are under way at once.  Takes no memory of ours.  Any thread. */
+void moe_checkpoint_want(const struct moe_checkpoint  *c,
+                         const struct moe_tensor_info *t);
+
 /*
  * How the module (a tensor's name without ".weight") is stored: from
  * quantization_config's groups and ignore list if it has one, else from the

@@ -85,6 +85,17 @@ moe_weight_name(const struct moe_runner *r, const struct moe_weight *w,
              w->plane[0]->name);
 }
 
+/* A slot's bytes will be read after those that are read now. */
+void
+moe_runner_want(const struct moe_runner *r, const struct moe_set *set)
+{
+    uint32_t i, p;
+
+    for (i = 0; i < set->n_parts; i++)
+        for (p = 0; p < set->part[i].n_planes; p++)
+            moe_checkpoint_want(r->s.checkpoint, set->part[i].plane[p]);
+}
+
 moe_status
 moe_runner_fill(struct moe_runner *r, struct moe_set *set, uint32_t slot,
                 struct moe_error *err)
@@ -281,9 +292,12 @@ moe_runner_load(struct moe_runner *r, int (*canceled)(void *ctx), void *ctx,
                 st = moe_runner_fill(r, sets[i], sets[i]->slot, err);
         for (i = 0; y->experts != NULL && i < a->n_experts && st == MOE_OK;
              i++)
-            if (r->groups[y->experts[i].group].residency == NULL)
+            if (r->groups[y->experts[i].group].residency == NULL) {
+                if (i + 1 < a->n_experts)
+                    moe_runner_want(r, &y->experts[i + 1]);
                 st = moe_runner_fill(r, &y->experts[i], y->experts[i].slot,
                                      err);
+            }
         if (st == MOE_OK && canceled(ctx))
             st = moe_fail(err, MOE_E_CANCELED, 0, "interrupted while loading");
     }

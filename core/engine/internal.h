@@ -127,6 +127,8 @@ uint64_t   moe_host_round(uint64_t bytes);
 /* Reads, checks, decodes if need be and uploads a set into a slot. */
 moe_status moe_runner_fill(struct moe_runner *r, struct moe_set *set,
                            uint32_t slot, struct moe_error *err);
+void       moe_runner_want(const struct moe_runner *r,
+                           const struct moe_set    *set);
 moe_status moe_runner_wait(struct moe_runner *r, struct moe_error *err);
 
 /* plan.c */

@@ -279,6 +279,8 @@ moe_step_passes(struct moe_runner *r, struct moe_run_layer *y, uint32_t group,
         r->list_w[n].slot = slot;
         r->list_w[n++].part = 0;
     }
+    for (i = 0; i < n_missing && i < g->n_slots; i++)
+        moe_runner_want(r, &y->experts[r->missing[i]]);
     i = 0;
     while (st == MOE_OK && (n != 0 || i < n_missing)) {
         for (; i < n_missing; i++) {
