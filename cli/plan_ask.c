@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * plan_ask.c - what moe-run plan is asked: flags to a checked question.
+ */
+#include "plan.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A number, with k or M for 1024 or 1024 squared if binary. */
+static int
+number(const char *flag, const char *text, double min, double max, int binary,
+       double *out)
+{
+    char  *end;
+    double v;
+
+    errno = 0;
+    v = strtod(text, &end);
+    if (binary && end != text && (*end == 'k' || *end == 'K')) {
+        v *= 1024;
+        end++;
+    } else if (binary && end != text && *end == 'M') {
+        v *= 1048576;
+        end++;
+    }
+    if (end == text || *end != '\0' || !(v >= min && v <= max)) {
+        say("%s: '%s' is no number from %g to %g", flag, text, min, max);
+        return EXIT_USAGE;
+    }
+    *out = v;
+    return EXIT_OK;
+}
+
+static int
+value(const struct cli *c, const char *flag, double min, double max,
+      int binary, double *out)
+{
+    const char *text = cli_value(c, flag);
+
+    return text == NULL ? EXIT_OK : number(flag, text, min, max, binary, out);
+}
+
+static int
+whole(const struct cli *c, const char *flag, double min, double max,
+      double *out)
+{
+    int status = value(c, flag, min, max, 0, out);
+
+    if (status == EXIT_OK && *out != floor(*out)) {
+        say("%s: a whole number is wanted", flag);
+        return EXIT_USAGE;
+    }
+    return status;
+}
+
+/* Numbers with commas between them. */
+static int
+numbers(const struct cli *c, const char *flag, double max, double *out,
+        size_t *n)
+{
+    const char *text = cli_value(c, flag);
+    char        word[32];
+    size_t      len;
+    int         status;
+
+    if (text == NULL)
+        return EXIT_OK;
+    for (*n = 0; *text != '\0'; text += len + (text[len] == ',')) {
+        len = strcspn(text, ",");
+        if (len >= sizeof(word) || *n == LIST_MAX) {
+            say("%s: at most %u numbers with commas between them", flag,
+                LIST_MAX);
+            return EXIT_USAGE;
+        }
+        memcpy(word, text, len);
+        word[len] = '\0';
+        status = number(flag, word, 1, max, 0, &out[*n]);
+        if (status == EXIT_OK && out[*n] != floor(out[*n])) {
+            say("%s: whole numbers are wanted", flag);
+            status = EXIT_USAGE;
+        }
+        if (status != EXIT_OK)
+            return status;
+        (*n)++;
+    }
+    if (*n == 0) {
+        say("%s: at least one number is wanted", flag);
+        return EXIT_USAGE;
+    }
+    return EXIT_OK;
+}
+
+/* Words with commas between them, or semicolons if one of them is mixed. */
+static int
+formats(const struct cli *c, struct question *q)
+{
+    const char *text = cli_value(c, "--formats");
+    const char *between;
+    char       *p;
+
+    if (text == NULL)
+        return EXIT_OK;
+    if (strlen(text) >= sizeof(q->format_text)) {
+        say("--formats: more than %zu bytes", sizeof(q->format_text) - 1);
+        return EXIT_USAGE;
+    }
+    between = strchr(text, '=') != NULL ? ";" : ",;";
+    strcpy(q->format_text, text);
+    for (p = strtok(q->format_text, between); p != NULL;
+         p = strtok(NULL, between)) {
+        if (q->n_formats == LIST_MAX) {
+            say("--formats: at most %u of them", LIST_MAX);
+            return EXIT_USAGE;
+        }
+        q->formats[q->n_formats++] = p;
+    }
+    if (q->n_formats == 0) {
+        say("--formats: at least one format is wanted (%s)",
+            moe_plan_formats());
+        return EXIT_USAGE;
+    }
+    return EXIT_OK;
+}
+
+static int
+cache_format(const struct cli *c, struct question *q)
+{
+    const char *text = cli_value(c, "--kv");
+
+    if (text == NULL)
+        return EXIT_OK;
+    if (strcmp(text, "f32") == 0)
+        q->setup.kv_elem = 4;
+    else if (strcmp(text, "bf16") == 0 || strcmp(text, "f16") == 0)
+        q->setup.kv_elem = 2;
+    else if (strcmp(text, "fp8") == 0)
+        q->setup.kv_elem = 1;
+    else {
+        say("--kv: there is no cache format '%s' (known: f32 bf16 f16 fp8)",
+            text);
+        return EXIT_USAGE;
+    }
+    return EXIT_OK;
+}
+
+int
+question_read(const struct cli *c, struct question *q)
+{
+    struct moe_error err = { .struct_size = sizeof(err) };
+    double           v[4] = { 1, 0, 0, 0 }, ms[2] = { 0, 0 };
+    const char      *name = cli_value(c, "--hardware");
+    int              status;
+
+    memset(q, 0, sizeof(*q));
+    q->device.struct_size = sizeof(q->device);
+    q->setup.struct_size = sizeof(q->setup);
+    q->setup.format = cli_value(c, "--format");
+    q->setup.batch = 1;
+    q->setup.input = 1024;
+    q->setup.output = 256;
+    q->trace = cli_value(c, "--trace");
+    q->has_count = cli_has(c, "--gpus");
+    q->has_load = cli_has(c, "--concurrency");
+    status = whole(c, "--gpus", 1, 65536, &v[0]);
+    if (status == EXIT_OK)
+        status = whole(c, "--tp", 1, 65536, &v[1]);
+    if (status == EXIT_OK)
+        status = whole(c, "--ep", 1, 65536, &v[2]);
+    if (status == EXIT_OK)
+        status = whole(c, "--pp", 1, 65536, &v[3]);
+    if (status == EXIT_OK)
+        status = whole(c, "--concurrency", 1, 1e7, &q->setup.batch);
+    if (status == EXIT_OK)
+        status = value(c, "--input", 1, 1e9, 1, &q->setup.input);
+    if (status == EXIT_OK)
+        status = value(c, "--output", 1, 1e9, 1, &q->setup.output);
+    if (status == EXIT_OK)
+        status = value(c, "--context", 1, 1e9, 1, &q->setup.context);
+    if (status == EXIT_OK)
+        status = value(c, "--utilization", 1e-6, 1, 0,
+                       &q->setup.utilization);
+    if (status == EXIT_OK)
+        status = value(c, "--price", 1e-6, 1e6, 0, &q->setup.price);
+    if (status == EXIT_OK)
+        status = value(c, "--api-price", 1e-6, 1e6, 0, &q->api_price);
+    if (status == EXIT_OK)
+        status = value(c, "--skew", 0, 20, 0, &q->setup.skew);
+    if (status == EXIT_OK)
+        status = value(c, "--ttft", 1e-3, 1e9, 0, &ms[0]);
+    if (status == EXIT_OK)
+        status = value(c, "--tpot", 1e-3, 1e9, 0, &ms[1]);
+    if (status == EXIT_OK)
+        status = numbers(c, "--batches", 1e7, q->batches, &q->n_batches);
+    if (status == EXIT_OK)
+        status = numbers(c, "--counts", 65536, q->counts, &q->n_counts);
+    if (status == EXIT_OK)
+        status = formats(c, q);
+    if (status == EXIT_OK)
+        status = cache_format(c, q);
+    if (status != EXIT_OK)
+        return status;
+    /* a context given alone is that of the requests */
+    if (q->setup.context > 0 && !cli_has(c, "--input")
+        && q->setup.context > q->setup.output)
+        q->setup.input = q->setup.context - q->setup.output;
+    q->setup.devices = (uint32_t) v[0];
+    q->setup.tp = (uint32_t) v[1];
+    q->setup.ep = (uint32_t) v[2];
+    q->setup.pp = (uint32_t) v[3];
+    q->max_ttft = ms[0] / 1e3;
+    q->max_tpot = ms[1] / 1e3;
+    if (cli_has(c, "--ideal"))
+        q->setup.flags |= MOE_PLAN_IDEAL;
+    if (name == NULL)
+        return EXIT_OK;
+    if (moe_plan_device(name, &q->device, &err) != MOE_OK)
+        return fail_name(&err);
+    q->has_device = 1;
+    q->setup.device = &q->device;
+    return EXIT_OK;
+}

@@ -1,0 +1,437 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * plan_compare.c - several models on the same kind of device.
+ *
+ * A model given alone is compared with the two dense ones between which it
+ * lies: as large in all, and as large as what a token computes with.  Each
+ * model gets the fewest devices that hold it, unless --gpus says how many.
+ */
+#include "plan.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MODELS_MAX 16u
+
+struct side {
+    moe_planner           *p;
+    struct moe_plan_model  m;
+    struct moe_plan_setup  s;
+    struct moe_plan_result r;
+    double                 cost; /* USD a million tokens at the demand */
+};
+
+struct match {
+    const struct question *q;
+    struct side            side[MODELS_MAX];
+    size_t                 n;
+    double                 demand; /* tokens a second that all of them serve */
+    int                    priced;
+};
+
+static void
+match_free(struct match *m)
+{
+    size_t i;
+
+    for (i = 0; i < m->n; i++)
+        moe_plan_close(m->side[i].p);
+}
+
+static int
+add_side(struct match *m, moe_planner *p)
+{
+    struct moe_error err = { .struct_size = sizeof(err) };
+    struct side     *x = &m->side[m->n];
+    int              status;
+
+    memset(x, 0, sizeof(*x));
+    x->p = p;
+    x->m.struct_size = sizeof(x->m);
+    x->r.struct_size = sizeof(x->r);
+    m->n++;
+    moe_plan_model(p, &x->m);
+    status = question_count(m->q, p, &x->s);
+    if (status != EXIT_OK)
+        return status;
+    if (moe_plan_run(p, &x->s, &x->r, &err) != MOE_OK)
+        return fail(&err);
+    return EXIT_OK;
+}
+
+static int
+open_sides(const struct cli *c, struct match *m)
+{
+    struct moe_error err = { .struct_size = sizeof(err) };
+    moe_planner     *p;
+    char             name[80];
+    size_t           i;
+    int              status = EXIT_OK;
+
+    for (i = 0; i < c->n_operands && status == EXIT_OK; i++) {
+        if (moe_plan_open(c->operands[i], &p, &err) != MOE_OK)
+            return fail_name(&err);
+        status = add_side(m, p);
+    }
+    if (status != EXIT_OK || m->n > 1 || m->side[0].m.n_experts == 0)
+        return status;
+    for (i = 0; i < 2 && status == EXIT_OK; i++) {
+        const struct moe_plan_model *like = &m->side[0].m;
+
+        snprintf(name, sizeof(name), "dense, %.1fB",
+                 (double) (i == 0 ? like->total : like->active_table) / 1e9);
+        if (moe_plan_open_dense(m->side[0].p,
+                                i == 0 ? like->total : like->active_table,
+                                name, &p, &err)
+            != MOE_OK)
+            return fail(&err);
+        status = add_side(m, p);
+    }
+    return status;
+}
+
+/* The demand: what the weakest delivers at the asked utilization. */
+static void
+set_demand(struct match *m)
+{
+    double used = m->q->setup.utilization > 0 ? m->q->setup.utilization : 1;
+    size_t i;
+
+    m->priced = 1;
+    for (i = 0; i < m->n; i++) {
+        double have = m->side[i].r.served_tokens_s;
+
+        if (i == 0 || have < m->demand)
+            m->demand = have;
+        m->priced &= m->side[i].r.usd_hour > 0;
+    }
+    m->demand *= used;
+    for (i = 0; i < m->n; i++)
+        m->side[i].cost
+            = m->side[i].r.usd_hour / 3600 * 1e6 / m->demand;
+}
+
+/* Dollars a million output tokens of a side at a batch; 0: does not fit. */
+static double
+cost_at(const struct side *x, double batch, double *step)
+{
+    struct moe_plan_setup  s = x->s;
+    struct moe_plan_result r = { .struct_size = sizeof(r) };
+
+    s.batch = batch;
+    *step = 0;
+    if (moe_plan_run(x->p, &s, &r, NULL) != MOE_OK || !r.fits)
+        return 0;
+    *step = r.step;
+    return r.usd_hour > 0 ? r.usd_hour * 1e6 / 3600 / r.tokens_s
+                          : (double) x->s.devices / r.tokens_s;
+}
+
+/* The batch from which on the first side is dearer (or cheaper) than x; 0:
+ * the same one wins at all batches that both have room for. */
+static double
+crossing(const struct side *a, const struct side *b, int *cheaper_first)
+{
+    double batch, step;
+    int    sign = 0;
+
+    for (batch = 1; batch <= 4096; batch = ceil(batch * 1.1 + 0.01)) {
+        double ca = cost_at(a, batch, &step), cb = cost_at(b, batch, &step);
+        int    now;
+
+        if (ca <= 0 || cb <= 0)
+            break;
+        now = ca < cb ? 1 : -1;
+        if (sign == 0)
+            *cheaper_first = now > 0;
+        else if (now != sign)
+            return batch;
+        sign = now;
+    }
+    return 0;
+}
+
+static void
+print_table(const struct match *m)
+{
+    char   a[32], b[32], d[32], e[32], f[32], name[32];
+    size_t i;
+
+    out_text("  model                    parameters  for a token   weights  "
+             "devices   first token   each token   tokens/s     $/hour\n");
+    for (i = 0; i < m->n; i++) {
+        const struct side *x = &m->side[i];
+
+        snprintf(name, sizeof(name), "%.24s", x->m.name);
+        out_format("  %-24s %9.1fB %11.1fB %9s %8u%s %13s %12s %10s %10s\n",
+                   name, (double) x->m.total / 1e9,
+                   (double) x->m.active / 1e9, gb_text(x->r.weights, a),
+                   x->s.devices, x->r.fits ? " " : "!",
+                   time_text(x->r.ttft, b), time_text(x->r.step, d),
+                   whole_text(x->r.tokens_s, e),
+                   x->r.usd_hour > 0 ? usd_text(x->r.usd_hour, f) : "-");
+    }
+    for (i = 0; i < m->n; i++)
+        if (!m->side[i].r.fits)
+            out_format("  ! %s does not fit on %u x %s\n", m->side[i].m.name,
+                       m->side[i].s.devices, m->q->device.name);
+}
+
+static void
+print_by_batch(const struct match *m)
+{
+    double batch, step;
+    char   a[32];
+    size_t i;
+    int    any;
+
+    out_format("\n  %s by batch, all hours used\n  %-8s",
+               m->priced ? "$ a million output tokens"
+                         : "device-seconds a million output tokens / 1e6",
+               "batch");
+    for (i = 0; i < m->n; i++)
+        out_format(" %22.22s", m->side[i].m.name);
+    out_text("\n");
+    for (batch = 1; batch <= 1024; batch *= 4) {
+        any = 0;
+        for (i = 0; i < m->n; i++)
+            any |= cost_at(&m->side[i], batch, &step) > 0;
+        if (!any)
+            break;
+        out_format("  %-8.0f", batch);
+        for (i = 0; i < m->n; i++) {
+            double cost = cost_at(&m->side[i], batch, &step);
+
+            if (cost <= 0)
+                out_format(" %22s", "no room");
+            else if (m->priced)
+                out_format(" %22s", usd_text(cost, a));
+            else
+                out_format(" %22.6f", cost);
+        }
+        out_text("\n");
+    }
+}
+
+static void
+print_break_even(const struct match *m)
+{
+    const struct side *x = &m->side[0];
+    char               a[32], b[32];
+    size_t             i;
+
+    out_text("\n");
+    for (i = 1; i < m->n; i++) {
+        const struct side *y = &m->side[i];
+        int                first = 0;
+        double             at = crossing(x, y, &first), reads;
+
+        if (at > 0)
+            out_format("  %s is the %s one below a batch of %.0f, %s from "
+                       "there on\n", x->m.name, first ? "cheaper" : "dearer",
+                       at, y->m.name);
+        else
+            out_format("  %s is the %s one at every batch both have room "
+                       "for, against %s\n", x->m.name,
+                       first ? "cheaper" : "dearer", y->m.name);
+        if (x->m.n_experts != 0 && y->m.n_experts == 0) {
+            reads = moe_plan_traffic_batch(x->p, (double) y->m.active);
+            if (isinf(reads))
+                out_text("    it reads fewer weights a step at any batch\n");
+            else if (reads > 1)
+                out_format("    it reads fewer weights a step below a batch "
+                           "of %.2f\n", reads);
+            else
+                out_text("    it reads more weights a step at any batch\n");
+        }
+        if (m->priced && x->r.usd_output > 0 && y->r.usd_output > 0) {
+            double used = x->r.usd_output / y->r.usd_output;
+
+            if (used < 1)
+                out_format("    used %.0f %% of the hours it costs as much "
+                           "a token as %s used all of them\n", 100 * used,
+                           y->m.name);
+            else
+                out_format("    %s used %.0f %% of the hours costs as much a "
+                           "token as it used all of them\n", y->m.name,
+                           100 / used);
+        }
+    }
+    for (i = 0; i < m->n && m->q->api_price > 0 && m->priced; i++) {
+        double day = 24 * m->side[i].r.usd_hour / m->q->api_price * 1e6;
+        double most = 86400 * m->side[i].r.served_tokens_s;
+
+        if (day <= most)
+            out_format("  an API at $%.2f a million output tokens: %s is "
+                       "cheaper from %s tokens a day on, %.0f %% of what it "
+                       "can serve\n", m->q->api_price, m->side[i].m.name,
+                       whole_text(day, a), 100 * day / most);
+        else
+            out_format("  an API at $%.2f a million output tokens: %s never "
+                       "pays; it would have to serve %s tokens a day and "
+                       "can serve %s\n", m->q->api_price,
+                       m->side[i].m.name, whole_text(day, a),
+                       whole_text(most, b));
+    }
+}
+
+/* One paragraph that names its reasons. */
+static void
+print_advice(const struct match *m)
+{
+    const struct side *best = NULL, *fast = &m->side[0], *x = &m->side[0];
+    double             used
+        = m->q->setup.utilization > 0 ? m->q->setup.utilization : 1;
+    char               a[32], b[32], d[32], text[2000];
+    size_t             i, n = 0;
+
+    for (i = 0; i < m->n; i++) {
+        const struct side *y = &m->side[i];
+
+        if (y->r.fits && (best == NULL
+                          || (m->priced ? y->cost < best->cost
+                                        : y->s.devices < best->s.devices)))
+            best = y;
+        if (y->r.step < fast->r.step)
+            fast = y;
+    }
+    if (best == NULL) {
+        out_text("\nAdvice: none of them fits; give more devices or a "
+                 "smaller format.\n");
+        return;
+    }
+#define SAY(...)                                                              \
+    n += (size_t) snprintf(text + n, n < sizeof(text) ? sizeof(text) - n : 0, \
+                           __VA_ARGS__)
+    SAY("Advice: for %s sequences at once and %.0f %% of the hours used, "
+        "that is %s output tokens a second on average, take %s",
+        whole_text(m->q->setup.batch, a), 100 * used,
+        whole_text(m->demand, b), best->m.name);
+    if (m->priced)
+        SAY(": %s a million output tokens with the prefills",
+            usd_text(best->cost, d));
+    SAY(". ");
+    for (i = 0; i < m->n && n < sizeof(text); i++) {
+        const struct side *y = &m->side[i];
+
+        if (y == best)
+            continue;
+        if (m->priced)
+            SAY("%s costs %.1f times that, ", y->m.name,
+                y->cost / best->cost);
+        else
+            SAY("%s: ", y->m.name);
+        if (!y->r.fits)
+            SAY("and does not fit. ");
+        else if (y->s.devices != best->s.devices)
+            SAY("because it occupies %u devices against %u at every load. ",
+                y->s.devices, best->s.devices);
+        else
+            SAY("on as many devices: at this load the machine costs the "
+                "same, and the faster one leaves more room to grow. ");
+    }
+    if (n < sizeof(text))
+        SAY("The shortest wait for each token is %s's, %s: ", fast->m.name,
+            time_text(fast->r.step, a));
+    if (n < sizeof(text) && fast->m.n_experts != 0)
+        SAY("a step reads %.0f of %u experts a layer. ", fast->r.distinct,
+            fast->m.n_experts);
+    else if (n < sizeof(text))
+        SAY("it reads the fewest bytes on each device. ");
+    if (n < sizeof(text) && x->m.n_experts != 0 && used < 0.3)
+        SAY("At low use idle memory is what costs: %.0f %% of what is paid.",
+            100 * (1 - used));
+    else if (n < sizeof(text) && x->m.n_experts != 0)
+        SAY("What an MoE model saves in arithmetic pays once its batch is "
+            "large (here from about %s).",
+            whole_text(x->r.critical_batch, a));
+    if (n < sizeof(text))
+        SAY(" How good their answers are is not compared: a smaller model "
+            "is the cheaper one as long as it is good enough.");
+#undef SAY
+    out_text("\n");
+    out_flush();
+    print_wrapped(stdout, text, 0, 0, 78);
+}
+
+static void
+print_json(const struct match *m)
+{
+    size_t i;
+
+    out_format("{\"schema_version\":%d", SCHEMA_VERSION);
+    json_text("device", m->q->device.name, 0);
+    json_number("demand_tokens_per_s", m->demand, 0);
+    out_text(",\"models\":[");
+    for (i = 0; i < m->n; i++) {
+        const struct side *x = &m->side[i];
+        int                first = 0;
+
+        out_text(i > 0 ? ",{" : "{");
+        json_text("name", x->m.name, 1);
+        json_number("params_total", (double) x->m.total, 0);
+        json_number("params_active", (double) x->m.active, 0);
+        json_number("devices", x->s.devices, 0);
+        json_number("usd_per_m_at_demand", m->priced ? x->cost : 0, 0);
+        if (i > 0) {
+            json_number("break_even_batch", crossing(&m->side[0], x, &first),
+                        0);
+            if (m->side[0].m.n_experts != 0 && x->m.n_experts == 0)
+                json_number("weight_traffic_batch",
+                            moe_plan_traffic_batch(m->side[0].p,
+                                                   (double) x->m.active), 0);
+        }
+        out_text(",\"plan\":");
+        json_result(&x->r);
+        out_text("}");
+    }
+    out_text("]}\n");
+}
+
+int
+plan_compare(const struct cli *c, struct question *q)
+{
+    struct match *m;
+    int           status;
+
+    if (!q->has_device) {
+        say("--compare needs the kind of device: --hardware (--devices "
+            "lists them)");
+        return EXIT_USAGE;
+    }
+    m = calloc(1, sizeof(*m));
+    if (m == NULL) {
+        say("out of memory");
+        return EXIT_RUN;
+    }
+    m->q = q;
+    status = open_sides(c, m);
+    if (status == EXIT_OK && m->n < 2) {
+        say("--compare: a dense model has nothing to be compared with; give "
+            "a second one");
+        status = EXIT_USAGE;
+    }
+    if (status == EXIT_OK) {
+        set_demand(m);
+        if (cli_has(c, "--json")) {
+            print_json(m);
+        } else {
+            out_format("%s, %.0f sequences at once, %.0f tokens in, %.0f "
+                       "out; each model on the fewest devices that hold it\n",
+                       q->device.name, q->setup.batch, q->setup.input,
+                       q->setup.output);
+            if (m->priced && q->setup.price <= 0)
+                out_format("at $%.2f an hour and device, seen in %s\n",
+                           q->device.price, q->device.price_date);
+            out_text("\n");
+            print_table(m);
+            print_by_batch(m);
+            print_break_even(m);
+            print_advice(m);
+        }
+    }
+    match_free(m);
+    free(m);
+    return status;
+}
