@@ -72,6 +72,22 @@ static const struct flag perplexity_flags[] = {
     END,
 };
 
+static const struct flag bench_flags[] = {
+    { "-p --n-prompt", "LIST",
+      "Prompt lengths to time: 512, or 64,512, or 64-1024*2; 0: none [512]" },
+    { "-n --n-gen", "LIST", "Tokens to generate, likewise [128]" },
+    { "-b --batch", "LIST", "Sequences at once, likewise [1]" },
+    { "-d --depth --n-depth", "LIST",
+      "Tokens that each sequence has before the clock starts [0]" },
+    { "-r --repetitions", "N", "Times that each test is run [5]" },
+    { "-o --output", "WORD", "Print md, csv or json [md]" },
+    { "--ops", NULL,
+      "Run each test once more and tell how long each operation takes" },
+    { "--no-machine", NULL,
+      "Do not measure what the machine can do: no shares of it" },
+    END,
+};
+
 static const struct flag no_flags[] = { END };
 
 const struct command commands[] = {
@@ -87,6 +103,8 @@ const struct command commands[] = {
     { "perplexity", "", "Measure how well a model predicts a text", "", 0,
       "model engine memory plugin log", perplexity_flags,
       run_perplexity },
+    { "bench", "", "Measure speed, beside what the machine can do at best", "",
+      0, "model engine memory plugin log", bench_flags, run_bench },
     { "plugins", "", "List every plugin file, its state and the reason", "",
       0, "plugin log", json_flags, run_plugins },
     { "config", "", "Print every option, its value and its source", "", 0,

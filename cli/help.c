@@ -95,6 +95,21 @@ help_flags(const struct flag *f)
         help_line(f->names, strlen(f->names), f->arg, f->help);
 }
 
+/* The spellings of a row without a short one that is the command's own. */
+static const char *
+free_flags(const struct command *k, const char *flags)
+{
+    const struct flag *f;
+    char               name[32];
+    size_t             n = strcspn(flags, " ");
+
+    snprintf(name, sizeof(name), "%.*s", (int) n, flags);
+    for (f = k->flags; f->names != NULL; f++)
+        if (flags[n] == ' ' && word_in(f->names, name))
+            return flags + n + 1;
+    return flags;
+}
+
 static void
 help_rows(const struct cli *c, const struct command *k)
 {
@@ -106,6 +121,7 @@ help_rows(const struct cli *c, const struct command *k)
     for (i = 0; moe_options_at(c->o, i, &row) == MOE_OK; i++) {
         if (row.flags[0] == '\0' || !command_reads(k, row.key))
             continue;
+        row.flags = free_flags(k, row.flags);
         n = documented(row.flags);
         aliases = row.flags + n;
         snprintf(text, sizeof(text), "%s%s%s%s%s%s%s%s", row.help,

@@ -25,6 +25,18 @@ _moe_run()
         return ;;
     --windows)
         return ;;
+    -p|--n-prompt)
+        return ;;
+    -n|--n-gen)
+        return ;;
+    -b|--batch)
+        return ;;
+    -d|--depth|--n-depth)
+        return ;;
+    -r|--repetitions)
+        return ;;
+    -o|--output)
+        return ;;
     --man)
         COMPREPLY=($(compgen -W 'options ini' -- "$cur"))
         return ;;
@@ -126,6 +138,14 @@ _moe_run()
             --budget -ctk --kv-type --page-rows --eviction --plugin-path
             --plugin --log-level'
         operands='' ;;
+    bench)
+        flags='-p --n-prompt -n --n-gen -b --batch -d --depth --n-depth
+            -r --repetitions -o --output --ops --no-machine --config --set
+            -v --verbose -q --quiet -h --help -V --version -m --model
+            -c --context --backend -t --threads -b --batch-rows
+            -np --sequences --min-tier --budget -ctk --kv-type --page-rows
+            --eviction --plugin-path --plugin --log-level'
+        operands='' ;;
     plugins)
         flags='--json --config --set -v --verbose -q --quiet -h --help
             -V --version --plugin-path --plugin --log-level'
@@ -158,7 +178,7 @@ _moe_run()
     if [[ $cur == -* ]]; then
         COMPREPLY=($(compgen -W "$flags" -- "$cur"))
     elif [[ $COMP_CWORD -eq 1 || $operands == c ]]; then
-        COMPREPLY=($(compgen -W 'generate chat inspect quantize perplexity plugins config help' -- "$cur"))
+        COMPREPLY=($(compgen -W 'generate chat inspect quantize perplexity bench plugins config help' -- "$cur"))
     elif [[ $operands == d ]]; then
         COMPREPLY=($(compgen -d -- "$cur"))
     fi

@@ -104,8 +104,9 @@ struct moe_runner {
     struct moe_wref   *list_w;    /* (n_experts) */
     uint32_t          *missing;   /* (n_experts) */
 
-    struct moe_load load;
-    uint64_t        loads, bytes_read;
+    struct moe_load          load;
+    uint64_t                 loads, bytes_read;
+    struct moe_runner_probe *probe; /* NULL: nobody measures */
 };
 
 /* groups.c */

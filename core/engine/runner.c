@@ -125,6 +125,36 @@ moe_runner_close(struct moe_runner *r)
     free(r);
 }
 
+void
+moe_runner_probe(struct moe_runner *r, struct moe_runner_probe *p)
+{
+    r->probe = p;
+}
+
+const char *
+moe_runner_at_name(uint32_t at)
+{
+    static const char *const names[MOE_AT_COUNT] = {
+        [MOE_AT_EMBED] = "embedding",
+        [MOE_AT_NORM] = "norms",
+        [MOE_AT_QKV] = "query, key, value",
+        [MOE_AT_ROPE] = "rope, cache write",
+        [MOE_AT_ATTENTION] = "attention",
+        [MOE_AT_OUT] = "attention output",
+        [MOE_AT_ROUTER] = "router",
+        [MOE_AT_ROUTE] = "top-k, grouping",
+        [MOE_AT_EXPERTS] = "expert ffn",
+        [MOE_AT_SHARED] = "shared expert",
+        [MOE_AT_DENSE] = "dense ffn",
+        [MOE_AT_COMBINE] = "combine",
+        [MOE_AT_HEAD] = "output head",
+        [MOE_AT_LOAD] = "expert reads",
+        [MOE_AT_PICK] = "choice of tokens",
+    };
+
+    return at < MOE_AT_COUNT ? names[at] : "";
+}
+
 const struct moe_load *
 moe_runner_expert_load(const struct moe_runner *r)
 {

@@ -73,6 +73,29 @@ struct moe_batch {
     int (*canceled)(void *ctx);
 };
 
+/*
+ * What a measurement wants to know of the steps; nothing is counted unless a
+ * probe is set.  One entry for each operation of moe_runner_at_name.
+ */
+enum moe_runner_at {
+    MOE_AT_EMBED, MOE_AT_NORM, MOE_AT_QKV, MOE_AT_ROPE, MOE_AT_ATTENTION,
+    MOE_AT_OUT, MOE_AT_ROUTER, MOE_AT_ROUTE, MOE_AT_EXPERTS, MOE_AT_SHARED,
+    MOE_AT_DENSE, MOE_AT_COMBINE, MOE_AT_HEAD, MOE_AT_LOAD, MOE_AT_PICK,
+    MOE_AT_COUNT
+};
+
+struct moe_runner_probe {
+    int      timed; /* wait after each operation and take its time */
+    double   seconds[MOE_AT_COUNT];
+    uint64_t calls[MOE_AT_COUNT];
+    /* Bytes of slots that the step must read, each once: of experts, those
+     * that got a row.  Of MOE_AT_ATTENTION: cached keys and values, once a
+     * sequence. */
+    uint64_t bytes[MOE_AT_COUNT];
+    /* Two for each weight and row; attention's scores are left out. */
+    double   ops[MOE_AT_COUNT];
+};
+
 moe_status moe_runner_open(const struct moe_runner_setup *setup,
                            struct moe_runner **out, struct moe_error *err);
 void       moe_runner_close(struct moe_runner *r);
@@ -91,6 +114,10 @@ moe_status moe_runner_load(struct moe_runner *r, int (*canceled)(void *ctx),
                            void *ctx, struct moe_error *err);
 moe_status moe_runner_step(struct moe_runner *r, const struct moe_batch *b,
                            struct moe_error *err);
+
+/* Counts into *p from the next step on; NULL: no more. */
+void        moe_runner_probe(struct moe_runner *r, struct moe_runner_probe *p);
+const char *moe_runner_at_name(uint32_t at); /* "expert ffn" */
 
 const struct moe_load *moe_runner_expert_load(const struct moe_runner *r);
 uint64_t moe_runner_weight_bytes(const struct moe_runner *r);

@@ -9,6 +9,7 @@
 #include "engine/internal.h"
 
 #include <string.h>
+#include <time.h>
 
 #define MOE_OP_INIT(v, opcode)                                                \
     do {                                                                      \
@@ -35,11 +36,59 @@ moe_vec_buf(const struct moe_runner *r, uint64_t off)
     return b;
 }
 
-static moe_status
-moe_launch(struct moe_runner *r, const struct moe_op *op,
-           struct moe_error *err)
+static double
+moe_step_now(void)
 {
-    return r->s.ops->launch(r->stream, op, err);
+    struct timespec t;
+
+    (void) clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double) t.tv_sec + (double) t.tv_nsec * 1e-9;
+}
+
+/* When a timed part begins; 0 if nobody asked. */
+static double
+moe_probe_start(const struct moe_runner *r)
+{
+    return r->probe != NULL && r->probe->timed ? moe_step_now() : 0;
+}
+
+static void
+moe_probe_end(struct moe_runner *r, enum moe_runner_at at, double start)
+{
+    if (r->probe == NULL)
+        return;
+    r->probe->calls[at]++;
+    if (r->probe->timed)
+        r->probe->seconds[at] += moe_step_now() - start;
+}
+
+/* Weights that `rows` rows were multiplied with, read once. */
+static void
+moe_probe_weights(struct moe_runner *r, enum moe_runner_at at,
+                  const struct moe_set *set, uint64_t rows)
+{
+    const struct moe_group *g = &r->groups[set->group];
+    uint32_t                i;
+
+    if (r->probe == NULL)
+        return;
+    r->probe->bytes[at] += g->plan.slot_bytes;
+    for (i = 0; i < g->shape.n_parts; i++)
+        r->probe->ops[at] += 2.0 * (double) rows * (double) g->shape.n[i]
+                             * (double) g->shape.k[i];
+}
+
+static moe_status
+moe_launch(struct moe_runner *r, enum moe_runner_at at,
+           const struct moe_op *op, struct moe_error *err)
+{
+    double     start = moe_probe_start(r);
+    moe_status st = r->s.ops->launch(r->stream, op, err);
+
+    if (st == MOE_OK && start != 0)
+        st = moe_runner_wait(r, err);
+    moe_probe_end(r, at, start);
+    return st;
 }
 
 /* y = norm(x) over rows of `hidden`. */
@@ -59,14 +108,15 @@ moe_step_norm(struct moe_runner *r, uint32_t rows, uint64_t x, uint64_t w,
     op.w = moe_vec_buf(r, w);
     op.y = moe_act_buf(r, y);
     op.ldx = op.ldy = op.n;
-    return moe_launch(r, &op.op, err);
+    return moe_launch(r, MOE_AT_NORM, &op.op, err);
 }
 
 /* y (+)= x * W^T (+ bias); W are all parts of a set. */
 static moe_status
-moe_step_gemm(struct moe_runner *r, const struct moe_set *set, uint32_t rows,
-              uint64_t x, uint64_t ldx, uint64_t bias, uint32_t flags,
-              uint64_t y, uint64_t ldy, struct moe_error *err)
+moe_step_gemm(struct moe_runner *r, enum moe_runner_at at,
+              const struct moe_set *set, uint32_t rows, uint64_t x,
+              uint64_t ldx, uint64_t bias, uint32_t flags, uint64_t y,
+              uint64_t ldy, struct moe_error *err)
 {
     const struct moe_group    *g = &r->groups[set->group];
     struct moe_op_grouped_gemm op;
@@ -89,7 +139,27 @@ moe_step_gemm(struct moe_runner *r, const struct moe_set *set, uint32_t rows,
     op.ldx = ldx;
     op.ldy = ldy;
     op.work = moe_act_buf(r, r->map.work);
-    return moe_launch(r, &op.op, err);
+    moe_probe_weights(r, at, set, rows);
+    return moe_launch(r, at, &op.op, err);
+}
+
+/* Cached keys and values that a layer's attention has to look at. */
+static void
+moe_probe_cache(struct moe_runner *r, const struct moe_batch *b,
+                uint32_t window)
+{
+    uint32_t i, n;
+
+    if (r->probe == NULL)
+        return;
+    for (i = 0; i < b->rows; i++)
+        if (i + 1 == b->rows || b->seqs[i + 1] != b->seqs[i]) {
+            n = b->positions[i] + 1;
+            if (window != 0 && n > window)
+                n = window;
+            r->probe->bytes[MOE_AT_ATTENTION]
+                += (uint64_t) n * moe_kv_row_bytes(r, r->s.kv_dtype);
+        }
 }
 
 static moe_status
@@ -112,11 +182,12 @@ moe_step_attention(struct moe_runner *r, uint32_t l, const struct moe_batch *b,
     uint32_t                i;
 
     if (y->n_qkv == 1) {
-        st = moe_step_gemm(r, &y->qkv[0], b->rows, m->xn, a->hidden,
-                           y->qkv_bias, 0, m->qkv, ld, err);
+        st = moe_step_gemm(r, MOE_AT_QKV, &y->qkv[0], b->rows, m->xn,
+                           a->hidden, y->qkv_bias, 0, m->qkv, ld, err);
     } else {
         for (st = MOE_OK, i = 0; i < 3 && st == MOE_OK; i++) {
-            st = moe_step_gemm(r, &y->qkv[i], b->rows, m->xn, a->hidden,
+            st = moe_step_gemm(r, MOE_AT_QKV, &y->qkv[i], b->rows, m->xn,
+                               a->hidden,
                                y->qkv_bias != MOE_NO_VEC
                                    ? y->qkv_bias + at * 4 : MOE_NO_VEC,
                                0, m->qkv + at * 4, ld, err);
@@ -155,7 +226,7 @@ moe_step_attention(struct moe_runner *r, uint32_t l, const struct moe_batch *b,
     rope.inv_freq = moe_vec_buf(r, r->inv_freq);
     rope.positions = moe_act_buf(r, m->positions);
     rope.slots = moe_act_buf(r, m->slots);
-    st = moe_launch(r, &rope.op, err);
+    st = moe_launch(r, MOE_AT_ROPE, &rope.op, err);
     if (st != MOE_OK)
         return st;
 
@@ -178,16 +249,19 @@ moe_step_attention(struct moe_runner *r, uint32_t l, const struct moe_batch *b,
     att.positions = rope.positions;
     att.pages = moe_act_buf(r, m->pages);
     att.work = moe_act_buf(r, m->work);
-    st = moe_launch(r, &att.op, err);
+    moe_probe_cache(r, b, a->layers[l].window);
+    st = moe_launch(r, MOE_AT_ATTENTION, &att.op, err);
     if (st == MOE_OK)
-        st = moe_step_gemm(r, &y->o, b->rows, m->att, att.ldy, y->o_bias,
-                           MOE_GEMM_ACCUMULATE, m->x, a->hidden, err);
+        st = moe_step_gemm(r, MOE_AT_OUT, &y->o, b->rows, m->att, att.ldy,
+                           y->o_bias, MOE_GEMM_ACCUMULATE, m->x, a->hidden,
+                           err);
     return st;
 }
 
 /* Dense feed-forward of all rows: xn -> y.  layer: for its biases, or NULL. */
 static moe_status
-moe_step_dense(struct moe_runner *r, const struct moe_set *set, uint32_t rows,
+moe_step_dense(struct moe_runner *r, enum moe_runner_at at,
+               const struct moe_set *set, uint32_t rows,
                const struct moe_run_layer *layer, uint32_t flags, uint64_t y,
                struct moe_error *err)
 {
@@ -216,7 +290,8 @@ moe_step_dense(struct moe_runner *r, const struct moe_set *set, uint32_t rows,
         op.up_bias = moe_vec_buf(r, layer->up_bias);
         op.down_bias = moe_vec_buf(r, layer->down_bias);
     }
-    return moe_launch(r, &op.op, err);
+    moe_probe_weights(r, at, set, rows);
+    return moe_launch(r, at, &op.op, err);
 }
 
 /* The experts of r->list, n of them, on the routed rows. */
@@ -248,7 +323,7 @@ moe_step_experts(struct moe_runner *r, const struct moe_run_layer *y,
     op.y = moe_act_buf(r, m->pairs);
     op.ldx = op.ldy = a->hidden;
     op.work = moe_act_buf(r, m->work);
-    return moe_launch(r, &op.op, err);
+    return moe_launch(r, MOE_AT_EXPERTS, &op.op, err);
 }
 
 /* The experts of one group of slots, in as many launches as the slots ask
@@ -260,6 +335,7 @@ moe_step_passes(struct moe_runner *r, struct moe_run_layer *y, uint32_t group,
     struct moe_group *g = &r->groups[group];
     uint32_t          e, i, n = 0, n_missing = 0, slot;
     moe_status        st = MOE_OK;
+    double            start;
 
     for (e = 0; e < r->s.arch->n_experts; e++) {
         const struct moe_set *x = &y->experts[e];
@@ -289,7 +365,9 @@ moe_step_passes(struct moe_runner *r, struct moe_run_layer *y, uint32_t group,
             slot = moe_residency_take(g->residency, x->slot);
             if (slot == MOE_NO_SLOT)
                 break; /* the rest in the next pass */
+            start = moe_probe_start(r);
             st = moe_runner_fill(r, x, slot, err);
+            moe_probe_end(r, MOE_AT_LOAD, start);
             if (st != MOE_OK) {
                 moe_residency_drop(g->residency, x->slot);
                 break;
@@ -326,8 +404,8 @@ moe_step_moe(struct moe_runner *r, uint32_t l, uint32_t rows,
     int                       all = 1;
     moe_status                st;
 
-    st = moe_step_gemm(r, &y->router, rows, m->xn, a->hidden, MOE_NO_VEC, 0,
-                       m->scores, a->n_experts, err);
+    st = moe_step_gemm(r, MOE_AT_ROUTER, &y->router, rows, m->xn, a->hidden,
+                       MOE_NO_VEC, 0, m->scores, a->n_experts, err);
     if (st != MOE_OK)
         return st;
     MOE_OP_INIT(route, MOE_OP_ROUTE);
@@ -346,7 +424,7 @@ moe_step_moe(struct moe_runner *r, uint32_t l, uint32_t rows,
     route.weights = moe_act_buf(r, m->weights);
     route.offsets = moe_act_buf(r, m->offsets + y->moe * off_bytes);
     route.perm = moe_act_buf(r, m->perm);
-    st = moe_launch(r, &route.op, err);
+    st = moe_launch(r, MOE_AT_ROUTE, &route.op, err);
     if (st != MOE_OK)
         return st;
 
@@ -376,10 +454,11 @@ moe_step_moe(struct moe_runner *r, uint32_t l, uint32_t rows,
                 st = moe_step_passes(r, y, i, offsets, rows, err);
     }
     if (st == MOE_OK && a->shared_width != 0)
-        st = moe_step_dense(r, &y->shared, rows, NULL, 0, m->shared, err);
+        st = moe_step_dense(r, MOE_AT_SHARED, &y->shared, rows, NULL, 0,
+                            m->shared, err);
     if (st == MOE_OK && a->shared_gated)
-        st = moe_step_gemm(r, &y->shared_gate, rows, m->xn, a->hidden,
-                           MOE_NO_VEC, 0, m->shared_gate, 1, err);
+        st = moe_step_gemm(r, MOE_AT_SHARED, &y->shared_gate, rows, m->xn,
+                           a->hidden, MOE_NO_VEC, 0, m->shared_gate, 1, err);
     if (st != MOE_OK)
         return st;
 
@@ -399,7 +478,7 @@ moe_step_moe(struct moe_runner *r, uint32_t l, uint32_t rows,
         combine.shared_gate = moe_act_buf(r, m->shared_gate);
     combine.y = moe_act_buf(r, m->x);
     combine.ldy = a->hidden;
-    return moe_launch(r, &combine.op, err);
+    return moe_launch(r, MOE_AT_COMBINE, &combine.op, err);
 }
 
 /* Ids, positions, sequences, slots and pages to the device in one copy. */
@@ -443,6 +522,7 @@ moe_step_logits(struct moe_runner *r, const struct moe_batch *b,
     for (at = 0; at < b->n_out && st == MOE_OK; at += n) {
         struct moe_op_gather op;
         const float         *logits;
+        double               start;
 
         n = b->n_out - at < r->plan.out_rows ? b->n_out - at
                                              : r->plan.out_rows;
@@ -454,12 +534,15 @@ moe_step_logits(struct moe_runner *r, const struct moe_batch *b,
         op.x = moe_act_buf(r, m->x);
         op.y = moe_act_buf(r, m->out);
         op.ldx = op.ldy = a->hidden;
-        st = moe_launch(r, &op.op, err);
+        st = moe_launch(r, MOE_AT_HEAD, &op.op, err);
         if (st == MOE_OK)
             st = moe_step_norm(r, n, m->out, r->output_norm, m->out, err);
         if (st == MOE_OK)
-            st = moe_step_gemm(r, head, n, m->out, a->hidden, MOE_NO_VEC, 0,
-                               m->logits, a->vocab, err);
+            st = moe_step_gemm(r, MOE_AT_HEAD, head, n, m->out, a->hidden,
+                               MOE_NO_VEC, 0, m->logits, a->vocab, err);
+        if (r->probe != NULL && at != 0) /* once would do for a step */
+            r->probe->bytes[MOE_AT_HEAD]
+                -= r->groups[head->group].plan.slot_bytes;
         if (st == MOE_OK && r->logits.p != NULL) {
             st = r->s.ops->download(r->stream, r->logits.p,
                                     moe_act_buf(r, m->logits),
@@ -477,9 +560,11 @@ moe_step_logits(struct moe_runner *r, const struct moe_batch *b,
             logits = (const float *) ((const uint8_t *) r->s.ops->mem_host_ptr(
                                           r->act)
                                       + m->logits);
+        start = moe_probe_start(r);
         for (i = 0; i < n && st == MOE_OK; i++)
             st = b->on_logits(b->ctx, at + i, logits + (size_t) i * a->vocab,
                               err);
+        moe_probe_end(r, MOE_AT_PICK, start);
     }
     return st;
 }
@@ -514,7 +599,7 @@ moe_runner_step(struct moe_runner *r, const struct moe_batch *b,
     embed.ids = moe_act_buf(r, r->map.tokens);
     embed.y = moe_act_buf(r, r->map.x);
     embed.ldy = a->hidden;
-    st = moe_launch(r, &embed.op, err);
+    st = moe_launch(r, MOE_AT_EMBED, &embed.op, err);
 
     for (l = 0; l < a->n_layers && st == MOE_OK; l++) {
         const struct moe_run_layer *y = &r->layers[l];
@@ -530,8 +615,8 @@ moe_runner_step(struct moe_runner *r, const struct moe_batch *b,
         if (st != MOE_OK)
             break;
         if (a->layers[l].ffn == MOE_FFN_DENSE)
-            st = moe_step_dense(r, &y->ffn, b->rows, y, MOE_FFN_ACCUMULATE,
-                                r->map.x, err);
+            st = moe_step_dense(r, MOE_AT_DENSE, &y->ffn, b->rows, y,
+                                MOE_FFN_ACCUMULATE, r->map.x, err);
         else
             st = moe_step_moe(r, l, b->rows, err);
     }
@@ -549,11 +634,18 @@ moe_runner_step(struct moe_runner *r, const struct moe_batch *b,
     st = moe_step_logits(r, b, err);
     if (st == MOE_OK && (b->n_out == 0 || r->n_moe != 0))
         st = moe_runner_wait(r, err);
-    for (l = 0; l < a->n_layers && st == MOE_OK; l++)
-        if (a->layers[l].ffn == MOE_FFN_MOE)
-            moe_load_add(&r->load, r->layers[l].moe,
-                         (const uint32_t *) r->counts.p
-                             + (size_t) r->layers[l].moe
-                                   * (a->n_experts + 1));
+    for (l = 0; l < a->n_layers && st == MOE_OK; l++) {
+        const uint32_t *offsets = (const uint32_t *) r->counts.p
+                                  + (size_t) r->layers[l].moe
+                                        * (a->n_experts + 1);
+
+        if (a->layers[l].ffn != MOE_FFN_MOE)
+            continue;
+        moe_load_add(&r->load, r->layers[l].moe, offsets);
+        for (i = 0; r->probe != NULL && i < a->n_experts; i++)
+            if (offsets[i + 1] != offsets[i])
+                moe_probe_weights(r, MOE_AT_EXPERTS, &r->layers[l].experts[i],
+                                  offsets[i + 1] - offsets[i]);
+    }
     return st;
 }

@@ -315,3 +315,15 @@ moe_sched_active(const struct moe_sched *s)
         n += q->finish == MOE_FINISH_NONE;
     return n;
 }
+
+moe_status
+moe_sched_replace(moe_sequence *q, const uint32_t *ids, uint32_t n, int last)
+{
+    if (n == 0 || q->n_tokens - 1 + n >= q->n_prompt + q->max_tokens)
+        return MOE_E_INVAL;
+    memcpy(q->tokens + q->n_tokens - 1, ids, n * sizeof(*ids));
+    q->n_tokens += n - 1;
+    if (last)
+        q->max_tokens = q->n_tokens - q->n_prompt + 1;
+    return MOE_OK;
+}

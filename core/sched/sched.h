@@ -57,4 +57,14 @@ moe_status moe_sched_logits(struct moe_sched *s, uint32_t i,
 void     moe_sched_commit(struct moe_sched *s);
 uint32_t moe_sched_active(const struct moe_sched *s);
 
+/*
+ * Between steps: n token ids, each below vocab, in place of q's last token,
+ * as if they had come from outside; last: q ends with the token that comes
+ * after them.  For measurements, in which random weights must not send a
+ * sequence in circles.  MOE_E_INVAL: they are more than max_tokens left room
+ * for.
+ */
+moe_status moe_sched_replace(moe_sequence *q, const uint32_t *ids, uint32_t n,
+                             int last);
+
 #endif /* MOE_CORE_SCHED_H */

@@ -35,6 +35,7 @@ extern "C" {
 typedef struct moe_options  moe_options;
 typedef struct moe_engine   moe_engine;
 typedef struct moe_sequence moe_sequence;
+typedef struct moe_bench    moe_bench;
 
 /* "0.1.0", of the library that is loaded. */
 MOE_API const char *moe_version(void);
@@ -268,6 +269,112 @@ MOE_API moe_status moe_engine_stats(const moe_engine *e,
  * *layer: its number in the model. */
 MOE_API moe_status moe_engine_expert_load(const moe_engine *e, uint32_t i,
                                           uint32_t *layer, uint64_t *counts);
+
+/* ----------------------------------------------------------- benchmark -- */
+
+/*
+ * Speed beside what the machine could do at best, measured in the same
+ * process on the same threads.  Open, run tests, close; one thread at a
+ * time, as with an engine.
+ */
+#define MOE_BENCH_NO_MACHINE 1u /* measure no ceilings: shares are 0          */
+#define MOE_BENCH_OPS        2u /* after a test, once more with a clock around
+                                   each operation                             */
+
+/* One of n_prompt and n_gen is 0. */
+struct moe_bench_test {
+    uint32_t struct_size;
+    uint32_t n_prompt; /* tokens of each prompt, computed as fast as it goes  */
+    uint32_t n_gen;    /* tokens that each sequence generates, one a step     */
+    uint32_t batch;    /* sequences at once, at least 1                       */
+    uint32_t depth;    /* tokens each has before the clock starts             */
+};
+MOE_NO_TAIL(moe_bench_test, depth);
+
+struct moe_bench_setup {
+    uint32_t                     struct_size;
+    uint32_t                     flags;       /* MOE_BENCH_*                  */
+    uint32_t                     repetitions; /* of a test; 0: 5              */
+    uint32_t                     n_tests;
+    /* What will be run: room is made for the longest and the widest, unless
+     * model.context and engine.sequences are set. */
+    const struct moe_bench_test *tests;
+    uint64_t                     seed;        /* of the tokens                */
+};
+MOE_NO_TAIL(moe_bench_setup, seed);
+
+/* What the machine can do at best, all threads together. */
+struct moe_bench_machine {
+    uint32_t    struct_size;
+    uint32_t    threads;
+    uint64_t    buffer_bytes;     /* that were read                           */
+    double      read_4k;          /* bytes/s, 4 KiB pages, front to back      */
+    double      read_4k_streams;  /* four streams and prefetch                */
+    double      read_2m;          /* 2 MiB pages where the system gives them  */
+    double      read_2m_streams;
+    double      f32_ops;          /* operations/s in registers; a product and
+                                     its sum are two                          */
+    double      int8_ops;         /* 0: no instructions for it                */
+    const char *f32_by, *int8_by; /* "AVX2 FMA", "AVX2 maddubs"               */
+};
+MOE_NO_TAIL(moe_bench_machine, int8_by);
+
+struct moe_bench_result {
+    uint32_t struct_size;
+    uint32_t repetitions;
+    uint64_t tokens, steps;     /* of one repetition                          */
+    double   tps, tps_min, tps_max; /* tokens/s: median, least, most          */
+    double   step_s;            /* median of a repetition over its steps      */
+    /* Of one step, on average.  weight_bytes: slots that must be read, each
+     * once: attention, router, head, shared and those experts that got a
+     * row.  kv_bytes: cached keys and values.  ops: two for each of these
+     * weights and row. */
+    double   weight_bytes, kv_bytes, ops;
+    /* Ceilings while the test ran, medians; 0: not measured. */
+    double   read_ceiling;      /* bytes/s                                    */
+    double   arith_ceiling;     /* ops/s, the better of f32 and int8          */
+    double   read_share;        /* weight_bytes / step_s / read_ceiling       */
+    double   arith_share;       /* ops / step_s / arith_ceiling               */
+    double   imbalance, entropy, distinct; /* as in moe_stats, of this test   */
+    double   expected_distinct; /* E (1 - (1 - k/E)^rows), if all were even   */
+    double   rest_s;            /* MOE_BENCH_OPS: of a step, in no operation  */
+    uint64_t peak_bytes, budget_bytes; /* the engine in the ledger, host      */
+};
+MOE_NO_TAIL(moe_bench_result, budget_bytes);
+
+/* One kind of operation of the test run last, of one step on average. */
+struct moe_bench_op {
+    uint32_t    struct_size;
+    uint32_t    reserved;
+    const char *name;
+    double      calls, seconds; /* seconds 0 without MOE_BENCH_OPS            */
+    double      bytes, ops;     /* as in moe_bench_result                     */
+};
+MOE_NO_TAIL(moe_bench_op, ops);
+
+/* Opens the engine of the options and, if asked for, takes a buffer to
+ * measure the machine with.  Both count against memory.budget. */
+MOE_API moe_status  moe_bench_open(const moe_options            *o,
+                                   const struct moe_bench_setup *setup,
+                                   moe_bench **out, struct moe_error *err);
+MOE_API void        moe_bench_close(moe_bench *b);
+/* The engine, for questions and moe_engine_cancel; it closes with b. */
+MOE_API moe_engine *moe_bench_engine(moe_bench *b);
+/* MOE_E_NOT_FOUND: MOE_BENCH_NO_MACHINE.  About two seconds. */
+MOE_API moe_status  moe_bench_machine(moe_bench                *b,
+                                      struct moe_bench_machine *out,
+                                      struct moe_error         *err);
+/* A warm-up, then the repetitions.  MOE_E_INVAL: the test does not fit the
+ * context or the sequences of the engine; the figures are named. */
+MOE_API moe_status  moe_bench_run(moe_bench *b, const struct moe_bench_test *t,
+                                  struct moe_bench_result *out,
+                                  struct moe_error        *err);
+/* Of the last run.  MOE_E_NOT_FOUND past the end: tokens/s of the i-th
+ * repetition; the i-th kind of operation that the model has. */
+MOE_API moe_status  moe_bench_sample(const moe_bench *b, uint32_t i,
+                                     double *tps);
+MOE_API moe_status  moe_bench_op_at(const moe_bench *b, uint32_t i,
+                                    struct moe_bench_op *out);
 
 /* --------------------------------------------------------------- tools -- */
 
