@@ -555,6 +555,48 @@ base_name(const char *path)
     return p != NULL && p[1] != '\0' ? p + 1 : path;
 }
 
+/* The shape, if one is asked for. */
+static int
+take_shape(const struct cli *c, struct moe_bench_setup *setup)
+{
+    static const char *const only[] = { "--layers", "--format", "--skew" };
+    const char              *value;
+    struct list              l;
+    char                    *end;
+    size_t                   i;
+
+    setup->shape = cli_value(c, "--shape");
+    for (i = 0; setup->shape == NULL && i < 3; i++)
+        if (cli_has(c, only[i])) {
+            say("%s has no effect without --shape", only[i]);
+            return EXIT_USAGE;
+        }
+    if (setup->shape == NULL)
+        return EXIT_OK;
+    if (moe_options_get(c->o, "model.path")[0] != '\0') {
+        say("--shape and a model: one of them");
+        return EXIT_USAGE;
+    }
+    setup->format = cli_value(c, "--format");
+    value = cli_value(c, "--layers");
+    if (value != NULL
+        && (!read_list(value, &l) || l.n != 1 || l.at[0] == 0)) {
+        say("--layers: '%s' is no number of layers", value);
+        return EXIT_USAGE;
+    }
+    setup->layers = value != NULL ? l.at[0] : 0;
+    value = cli_value(c, "--skew");
+    if (value != NULL) {
+        setup->skew = strtod(value, &end);
+        if (end == value || *end != '\0'
+            || !(setup->skew >= 0 && setup->skew <= 10)) {
+            say("--skew: '%s' is no number from 0 to 10", value);
+            return EXIT_USAGE;
+        }
+    }
+    return EXIT_OK;
+}
+
 int
 run_bench(struct cli *c)
 {
@@ -569,6 +611,8 @@ run_bench(struct cli *c)
     if (status == EXIT_OK)
         status = make_tests(&r);
     if (status == EXIT_OK)
+        status = take_shape(c, &setup);
+    if (status == EXIT_OK && setup.shape == NULL)
         status = model_choose(c, NULL);
     if (status == EXIT_OK) {
         setup.tests = r.tests;

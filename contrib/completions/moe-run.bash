@@ -33,6 +33,14 @@ _moe_run()
         return ;;
     -d|--depth|--n-depth)
         return ;;
+    --shape)
+        return ;;
+    --layers)
+        return ;;
+    --format)
+        return ;;
+    --skew)
+        return ;;
     -r|--repetitions)
         return ;;
     -o|--output)
@@ -140,11 +148,12 @@ _moe_run()
         operands='' ;;
     bench)
         flags='-p --n-prompt -n --n-gen -b --batch -d --depth --n-depth
-            -r --repetitions -o --output --ops --no-machine --config --set
-            -v --verbose -q --quiet -h --help -V --version -m --model
-            -c --context --backend -t --threads -b --batch-rows
-            -np --sequences --min-tier --budget -ctk --kv-type --page-rows
-            --eviction --plugin-path --plugin --log-level'
+            --shape --layers --format --skew -r --repetitions -o --output
+            --ops --no-machine --config --set -v --verbose -q --quiet
+            -h --help -V --version -m --model -c --context --backend
+            -t --threads -b --batch-rows -np --sequences --min-tier --budget
+            -ctk --kv-type --page-rows --eviction --plugin-path --plugin
+            --log-level'
         operands='' ;;
     plugins)
         flags='--json --config --set -v --verbose -q --quiet -h --help

@@ -11,6 +11,7 @@
  * machine only ratios within the same second mean something.
  */
 #include "bench/ceiling.h"
+#include "bench/shape.h"
 
 #include <errno.h>
 #include <math.h>
@@ -150,10 +151,18 @@ check_test(const moe_bench *b, const struct moe_bench_test *t,
     return MOE_OK;
 }
 
+static moe_status
+make_shape(void *ctx, const struct moe_registry *registry,
+           struct moe_checkpoint **out, struct moe_error *err)
+{
+    return moe_bench_shape(registry, ctx, out, err);
+}
+
 moe_status
 moe_bench_open(const moe_options *o, const struct moe_bench_setup *setup,
                moe_bench **out, struct moe_error *err)
 {
+    struct moe_shape_wish    wish;
     struct moe_ledger_domain d;
     moe_options             *own = NULL;
     moe_bench               *b;
@@ -161,7 +170,7 @@ moe_bench_open(const moe_options *o, const struct moe_bench_setup *setup,
     size_t                   n;
     uint32_t                 i;
 
-    if (!MOE_HAS(setup, moe_bench_setup, seed))
+    if (!MOE_HAS(setup, moe_bench_setup, reserved))
         return moe_fail(err, MOE_E_INVAL, 0,
                         "moe_bench_setup.struct_size is %u, too small",
                         setup->struct_size);
@@ -172,6 +181,12 @@ moe_bench_open(const moe_options *o, const struct moe_bench_setup *setup,
     b = calloc(1, sizeof(*b));
     if (b == NULL)
         return moe_fail(err, MOE_E_NOMEM, ENOMEM, "bench: no memory");
+    wish.name = setup->shape;
+    wish.layers = setup->layers;
+    wish.skew = setup->skew;
+    wish.seed = setup->seed;
+    wish.format = setup->format != NULL ? setup->format
+                                        : moe_option_text(o, "quant.experts");
     b->flags = setup->flags;
     b->seed = setup->seed;
     b->repetitions = setup->repetitions != 0 ? setup->repetitions
@@ -189,7 +204,8 @@ moe_bench_open(const moe_options *o, const struct moe_bench_setup *setup,
     if (st == MOE_OK)
         st = make_room(own, setup, err);
     if (st == MOE_OK)
-        st = moe_engine_open(own, &b->e, err);
+        st = moe_engine_open_made(own, wish.name != NULL ? make_shape : NULL,
+                                  &wish, &b->e, err);
     for (i = 0; i < setup->n_tests && st == MOE_OK; i++)
         st = check_test(b, &setup->tests[i], err);
     if (st == MOE_OK) {

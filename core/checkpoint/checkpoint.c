@@ -14,6 +14,7 @@
 #include <checkpoint/json.h>
 #include <checkpoint/safetensors.h>
 #include <checkpoint/scheme.h>
+#include <checkpoint/synthetic.h>
 
 #include <dirent.h>
 #include <errno.h>
@@ -48,6 +49,7 @@ struct moe_checkpoint {
     size_t                 hash_mask;
     struct moe_schemes    *schemes; /* NULL: no quantization_config */
     int32_t               *group;   /* (list.n); of the element planes */
+    struct moe_made       *made;    /* owns names and bytes; NULL: files */
 };
 
 static moe_status
@@ -509,6 +511,52 @@ moe_checkpoint_open(const char *dir, struct moe_checkpoint **out,
     return MOE_OK;
 }
 
+moe_status
+moe_checkpoint_made(struct moe_made *m, struct moe_checkpoint **out,
+                    struct moe_error *err)
+{
+    const struct moe_tensor_info *list;
+    struct moe_checkpoint        *c = calloc(1, sizeof(*c));
+    const char                   *label = moe_made_label(m);
+    moe_status                    status = MOE_OK;
+    size_t                        n;
+
+    if (c == NULL) {
+        moe_made_free(m);
+        return moe_fail(err, MOE_E_NOMEM, ENOMEM, "checkpoint: no memory");
+    }
+    c->made = m;
+    list = moe_made_list(m, &n);
+    c->config = moe_made_config(m);
+    c->dir = strdup(label);
+    c->list.at = malloc((n + 1) * sizeof(*c->list.at));
+    c->files = calloc(1, sizeof(*c->files));
+    if (c->dir == NULL || c->list.at == NULL || c->files == NULL) {
+        status = no_memory(label, err);
+        goto fail;
+    }
+    moe_show_path(label, c->config_shown);
+    moe_show_path(label, c->index_shown);
+    c->files[0].fd = -1;
+    c->files[0].path = strdup(label);
+    moe_show_path(label, c->files[0].shown);
+    c->n_files = 1;
+    memcpy(c->list.at, list, n * sizeof(*list));
+    c->list.n = n;
+    if (n > 0)
+        c->files[0].bytes = list[n - 1].offset + list[n - 1].bytes;
+    status = c->files[0].path == NULL ? no_memory(label, err)
+                                      : build_hash(c, err);
+    if (status != MOE_OK)
+        goto fail;
+    *out = c;
+    return MOE_OK;
+
+fail:
+    moe_checkpoint_close(c);
+    return status;
+}
+
 void
 moe_checkpoint_close(struct moe_checkpoint *c)
 {
@@ -523,6 +571,7 @@ moe_checkpoint_close(struct moe_checkpoint *c)
     }
     free(c->files);
     moe_tensor_list_free(&c->list);
+    moe_made_free(c->made);
     free(c->hash);
     free(c->group);
     moe_schemes_free(c->schemes);
@@ -616,6 +665,10 @@ moe_checkpoint_read(const struct moe_checkpoint *c,
                         "for", f->shown, moe_show(t->name, show),
                         (unsigned long long) from, (unsigned long long) bytes,
                         (unsigned long long) t->bytes);
+    if (c->made != NULL) {
+        moe_made_read(c->made, (size_t) (t - c->list.at), from, bytes, dst);
+        return MOE_OK;
+    }
     return moe_file_read(f->fd, f->shown, t->offset + from, bytes, dst, err);
 }
 
@@ -624,6 +677,8 @@ void
 moe_checkpoint_want(const struct moe_checkpoint  *c,
                     const struct moe_tensor_info *t)
 {
+    if (c->made != NULL)
+        return;
     /* advice: where the system does not take it, the read does the work */
     (void) posix_fadvise(c->files[t->file].fd, (off_t) t->offset,
                          (off_t) t->bytes, POSIX_FADV_WILLNEED);
@@ -658,6 +713,11 @@ moe_checkpoint_scheme(const struct moe_checkpoint *c, const char *module,
         memset(scheme, 0, sizeof(*scheme));
         scheme->struct_size = sizeof(*scheme);
         scheme->elem = t->dtype;
+        return MOE_OK;
+    }
+    if (c->made != NULL
+        && moe_made_scheme(c->made, (size_t) (t - c->list.at)) != NULL) {
+        *scheme = *moe_made_scheme(c->made, (size_t) (t - c->list.at));
         return MOE_OK;
     }
     if (c->schemes == NULL)

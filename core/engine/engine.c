@@ -89,7 +89,8 @@ moe_engine_budget(moe_engine *e, const struct moe_limits *m)
 
 /* Everything up to and without the weights: enough for an explanation. */
 static moe_status
-moe_engine_prepare(const moe_options *o, moe_engine *e, struct moe_error *err)
+moe_engine_prepare(const moe_options *o, moe_make_fn make, void *ctx,
+                   moe_engine *e, struct moe_error *err)
 {
     struct moe_runner_setup setup;
     struct moe_limits       m;
@@ -116,13 +117,14 @@ moe_engine_prepare(const moe_options *o, moe_engine *e, struct moe_error *err)
         return st;
 
     model = moe_option_text(e->options, "model.path");
-    if (model[0] == '\0') {
+    if (make == NULL && model[0] == '\0') {
         st = moe_default_model(e->options, path, sizeof(path), err);
         if (st != MOE_OK)
             return st;
         model = path;
     }
-    st = moe_checkpoint_open(model, &e->checkpoint, err);
+    st = make != NULL ? make(ctx, e->registry, &e->checkpoint, err)
+                      : moe_checkpoint_open(model, &e->checkpoint, err);
     if (st == MOE_OK)
         st = moe_generation_defaults(e->checkpoint, e->options, e->end_ids,
                                      sizeof(e->end_ids) / sizeof(uint32_t),
@@ -132,7 +134,7 @@ moe_engine_prepare(const moe_options *o, moe_engine *e, struct moe_error *err)
     if (st != MOE_OK)
         return st;
     e->have_arch = 1;
-    st = moe_engine_tokenizer(e, err);
+    st = make != NULL ? MOE_OK : moe_engine_tokenizer(e, err);
     if (st != MOE_OK)
         return st;
 
@@ -196,7 +198,8 @@ moe_engine_unused(const moe_engine *e, struct moe_error *err)
 }
 
 moe_status
-moe_engine_open(const moe_options *o, moe_engine **out, struct moe_error *err)
+moe_engine_open_made(const moe_options *o, moe_make_fn make, void *ctx,
+                     moe_engine **out, struct moe_error *err)
 {
     struct moe_sched_setup setup;
     double                 start = moe_now();
@@ -205,7 +208,7 @@ moe_engine_open(const moe_options *o, moe_engine **out, struct moe_error *err)
 
     if (e == NULL)
         return moe_fail(err, MOE_E_NOMEM, ENOMEM, "engine: no memory");
-    st = moe_engine_prepare(o, e, err);
+    st = moe_engine_prepare(o, make, ctx, e, err);
     if (st == MOE_OK)
         st = moe_runner_load(e->runner, moe_engine_canceled, e, err);
     if (st == MOE_OK)
@@ -235,6 +238,12 @@ moe_engine_open(const moe_options *o, moe_engine **out, struct moe_error *err)
 fail:
     moe_engine_close(e);
     return st;
+}
+
+moe_status
+moe_engine_open(const moe_options *o, moe_engine **out, struct moe_error *err)
+{
+    return moe_engine_open_made(o, NULL, NULL, out, err);
 }
 
 void
@@ -272,7 +281,7 @@ moe_explain(const moe_options *o, int json, moe_write_fn fn, void *ctx,
 
     if (e == NULL)
         return moe_fail(err, MOE_E_NOMEM, ENOMEM, "engine: no memory");
-    st = moe_engine_prepare(o, e, err);
+    st = moe_engine_prepare(o, NULL, NULL, e, err);
     if (st == MOE_OK) {
         const char *model = moe_checkpoint_dir(e->checkpoint);
 

@@ -61,6 +61,15 @@ moe_status moe_generation_defaults(const struct moe_checkpoint *c,
                                    moe_options *o, uint32_t *ids, size_t max,
                                    size_t *n, struct moe_error *err);
 
+/* engine.c: moe_engine_open of what `make` gives instead of model.path's
+ * folder; there is no tokenizer then.  The checkpoint goes with the engine. */
+typedef moe_status (*moe_make_fn)(void *ctx, const struct moe_registry *r,
+                                  struct moe_checkpoint **out,
+                                  struct moe_error       *err);
+moe_status moe_engine_open_made(const moe_options *o, moe_make_fn make,
+                                void *ctx, moe_engine **out,
+                                struct moe_error *err);
+
 double moe_now(void); /* seconds, monotonic */
 
 #endif /* MOE_CORE_ENGINE_H */

@@ -299,9 +299,20 @@ struct moe_bench_setup {
     /* What will be run: room is made for the longest and the widest, unless
      * model.context and engine.sequences are set. */
     const struct moe_bench_test *tests;
-    uint64_t                     seed;        /* of the tokens                */
+    uint64_t                     seed;        /* of tokens and random weights */
+    /*
+     * NULL: the model of model.path.  Else a shape with random weights that
+     * are made in memory: a preset's name or the beginning of it, a folder
+     * or a config.json.  format: of the weights, "int4-g32" or "experts=
+     * fp8-e4m3,rest=bf16"; NULL: what moe_quantize gives experts.  skew: how
+     * unlike the router's rows are, 0: routing is nearly even.
+     */
+    const char *shape, *format;
+    double      skew;
+    uint32_t    layers; /* of the shape, the first; 0: all                    */
+    uint32_t    reserved;
 };
-MOE_NO_TAIL(moe_bench_setup, seed);
+MOE_NO_TAIL(moe_bench_setup, reserved);
 
 /* What the machine can do at best, all threads together. */
 struct moe_bench_machine {

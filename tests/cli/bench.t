@@ -63,6 +63,22 @@ bench -p 8 -n 4 -b 40 --batch-rows 32
 refuses 2 'engine.batch_rows' 'more sequences than rows'
 moe bench --temperature 1
 refuses 2 'no effect' 'an option without effect'
+shape=$src/tests/quant/fixtures/qwen3_moe-w4a16
+moe bench --shape "$shape" --layers 1 -p 8 -n 4 -r 1 --no-machine -q
+status_is 0 'a shape with random weights'
+out_has '(1 of 2 layers)' '... and a part of its layers'
+moe bench --shape olmoe-1b -p 8 -n 0 --layers 17
+refuses 2 '17 layers' 'a preset by the beginning of its name'
+moe bench --shape "$shape" -m "$model"
+refuses 2 'one of them' 'a shape and a model'
+moe bench --shape no-such-shape -r 1
+refuses 1 'no-such-shape' 'an unknown shape'
+for flag in '--layers 2' '--format bf16' '--skew 1'; do
+    bench $flag
+    refuses 2 'without --shape' "$flag without a shape"
+done
+moe bench --shape "$shape" --skew -1
+refuses 2 '--skew' 'a negative skew'
 moe bench --help
 out_has '-b, --batch LIST' 'the help names the list'
 out_lacks '-b, --batch-rows' '... and not the option of the same letter'
