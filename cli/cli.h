@@ -211,6 +211,7 @@ int run_plugins(struct cli *c);
 int run_config(struct cli *c);
 int run_perplexity(struct cli *c);
 int run_bench(struct cli *c);
+int run_plan(struct cli *c);
 int run_help(struct cli *c);
 
 #endif /* MOE_CLI_H */

@@ -96,6 +96,60 @@ static const struct flag bench_flags[] = {
     END,
 };
 
+static const struct flag plan_flags[] = {
+    { "--hardware", "DEVICE",
+      "The kind of device: a name, a file like those of conf/hardware, or "
+      "this for the machine itself; without it the machines that would do" },
+    { "--gpus", "N", "How many; default: the fewest that hold the model" },
+    { "--format", "FORMAT",
+      "Number format of the weights, such as bf16, fp8, int4 or "
+      "experts=mxfp4,rest=bf16; default: as published" },
+    { "--kv", "FORMAT", "Format of the cache: bf16 (default), fp8 or f32" },
+    { "--concurrency", "N", "Sequences at once; default: 1" },
+    { "--input", "TOKENS",
+      "Tokens of a prompt, 8k for 8192; default: 1024" },
+    { "--output", "TOKENS", "Tokens of an answer; default: 256" },
+    { "--context", "TOKENS",
+      "Tokens a sequence may have; default: input and output" },
+    { "--utilization", "U",
+      "Part of the paid hours that is used, above 0 to 1; default: 1" },
+    { "--price", "USD", "Of a device and hour, instead of the one on file" },
+    { "--api-price", "USD",
+      "Of a million output tokens elsewhere, to compare with" },
+    { "--tp", "N", "Devices that share a sequence's attention" },
+    { "--ep", "N", "Parts that the experts are dealt out to" },
+    { "--pp", "N", "Stages of layers" },
+    { "--ttft", "MS",
+      "Without --hardware: only machines with the first token in time" },
+    { "--tpot", "MS", "... and with each further token in time" },
+    { "--ideal", NULL,
+      "The bare roofline: peaks of the data sheet, no communication" },
+    { "--skew", "S",
+      "Draw expert loads with a log-normal popularity of this spread" },
+    { "--trace", "FILE",
+      "Expert loads of recorded routes: a byte for each expert id, by token, "
+      "layer and choice" },
+    { "--compare", NULL,
+      "Compare the models, or one with the dense ones of its total and its "
+      "active size" },
+    { "--sweep", NULL, "A table of batches, formats and counts of devices" },
+    { "--batches", "LIST", "For a sweep, such as 1,8,64" },
+    { "--formats", "LIST",
+      "For a sweep, such as bf16,int4; with semicolons if one is mixed" },
+    { "--counts", "LIST", "For a sweep, such as 1,2,4,8" },
+    { "--csv", NULL, "Print a sweep as comma-separated values" },
+    { "--svg", "KIND",
+      "Print a picture of a sweep: roofline, cost or memory" },
+    { "--dark", NULL, "... for a dark background" },
+    { "--chart", NULL, "Draw a sweep with characters" },
+    JSON_FLAG,
+    { "--models", NULL, "List the models known by name" },
+    { "--devices", NULL, "List the devices known by name" },
+    { "--articles", NULL,
+      "Print the tables of three public articles, computed again" },
+    END,
+};
+
 static const struct flag no_flags[] = { END };
 
 const struct command commands[] = {
@@ -113,6 +167,8 @@ const struct command commands[] = {
       run_perplexity },
     { "bench", "", "Measure speed, beside what the machine can do at best", "",
       0, "model engine memory plugin log", bench_flags, run_bench },
+    { "plan", "", "Size, price and compare deployments of any model",
+      "[MODEL]...", 16, "engine memory plugin log", plan_flags, run_plan },
     { "plugins", "", "List every plugin file, its state and the reason", "",
       0, "plugin log", json_flags, run_plugins },
     { "config", "", "Print every option, its value and its source", "", 0,

@@ -2,176 +2,16 @@
 /*
  * plan.c - moe-run plan: one model on one kind of machine.
  *
- * Owns the words of the answer.  Comparisons and sweeps are in files of
- * their own; reading the question is in plan_ask.c.
+ * Owns the order of the answer.  Comparisons and sweeps are in files of
+ * their own; reading the question is in plan_ask.c, figures become words in
+ * plan_text.c.
  */
 #include "plan.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* ---------------------------------------------------------------- words -- */
-
-const char *
-bound_name(uint32_t bound)
-{
-    return bound == MOE_PLAN_BOUND_MEMORY    ? "memory"
-           : bound == MOE_PLAN_BOUND_COMPUTE ? "arithmetic"
-                                             : "links";
-}
-
-char *
-gb_text(double bytes, char *buf)
-{
-    static const char *const units[] = { "B", "kB", "MB", "GB", "TB", "PB" };
-    size_t                   i = 0;
-
-    while (bytes >= 999.5 && i + 1 < sizeof(units) / sizeof(units[0])) {
-        bytes /= 1000;
-        i++;
-    }
-    snprintf(buf, 32, "%.*f %s", i == 0 || bytes >= 99.95 ? 0
-                                 : bytes >= 9.995        ? 1
-                                                         : 2,
-             bytes, units[i]);
-    return buf;
-}
-
-char *
-time_text(double s, char *buf)
-{
-    double      v = s;
-    const char *unit = "s";
-
-    if (s < 1e-3) {
-        v = s * 1e6;
-        unit = "us";
-    } else if (s < 1) {
-        v = s * 1e3;
-        unit = "ms";
-    } else if (s >= 120) {
-        v = s / 60;
-        unit = "min";
-    }
-    snprintf(buf, 32, "%.*f %s", v >= 99.95 ? 0 : v >= 9.995 ? 1 : 2, v, unit);
-    return buf;
-}
-
-/* A whole number with commas; below ten a fraction. */
-char *
-whole_text(double v, char *buf)
-{
-    char   digits[32];
-    size_t n, i, at = 0;
-
-    if (!(fabs(v) < 1e18)) {
-        snprintf(buf, 32, "endless");
-        return buf;
-    }
-    if (v < 10 && v != floor(v)) {
-        snprintf(buf, 32, "%.2f", v);
-        return buf;
-    }
-    n = (size_t) snprintf(digits, sizeof(digits), "%.0f", v);
-    for (i = 0; i < n && at < 30; i++) {
-        buf[at++] = digits[i];
-        if ((n - i) % 3 == 1 && i + 1 < n && digits[i] != '-')
-            buf[at++] = ',';
-    }
-    buf[at] = '\0';
-    return buf;
-}
-
-char *
-usd_text(double v, char *buf)
-{
-    snprintf(buf, 32, "$%.*f", v >= 100 ? 0 : v >= 0.995 ? 2 : v >= 0.01 ? 3 : 4,
-             v);
-    return buf;
-}
-
-char *
-layout_text(const struct question *q, const struct moe_plan_setup *s,
-            const struct moe_plan_result *r, char *buf)
-{
-    size_t n = (size_t) snprintf(buf, 128, "%u x %s", s->devices,
-                                 q->device.name);
-
-    if (s->devices > 1)
-        n += (size_t) snprintf(buf + n, 128 - n, ", tp %u", r->tp);
-    if (r->ep > 1)
-        n += (size_t) snprintf(buf + n, 128 - n, ", ep %u", r->ep);
-    if (r->dp > 1)
-        n += (size_t) snprintf(buf + n, 128 - n, ", dp %u", r->dp);
-    if (r->pp > 1)
-        (void) snprintf(buf + n, 128 - n, ", pp %u", r->pp);
-    return buf;
-}
-
-void
-json_number(const char *key, double v, int first)
-{
-    out_format("%s\"%s\":", first ? "" : ",", key);
-    if (!isfinite(v))
-        out_text("null");
-    else if (v == floor(v) && fabs(v) < 1e15)
-        out_format("%.0f", v);
-    else
-        out_number(v);
-}
-
-void
-json_text(const char *key, const char *v, int first)
-{
-    out_format("%s\"%s\":", first ? "" : ",", key);
-    out_json(v, strlen(v));
-}
-
-void
-json_result(const struct moe_plan_result *r)
-{
-    out_format("{\"fits\":%s", r->fits ? "true" : "false");
-    json_number("tp", r->tp, 0);
-    json_number("ep", r->ep, 0);
-    json_number("pp", r->pp, 0);
-    json_number("dp", r->dp, 0);
-    out_text(",\"device_bytes\":{");
-    json_number("experts", floor(r->experts), 1);
-    json_number("rest", floor(r->rest), 0);
-    json_number("kv", floor(r->kv), 0);
-    json_number("activations", floor(r->activations), 0);
-    json_number("needed", floor(r->needed), 0);
-    json_number("limit", floor(r->limit), 0);
-    out_text("}");
-    json_number("weight_bytes", r->weights, 0);
-    json_number("step_bytes", r->step_bytes, 0);
-    json_number("step_flop", r->step_flop, 0);
-    json_number("distinct_experts", r->distinct, 0);
-    json_number("imbalance", r->imbalance, 0);
-    json_number("layer_traffic_bytes", r->layer_traffic, 0);
-    json_text("bound", bound_name(r->bound), 0);
-    json_text("prefill_bound", bound_name(r->prefill_bound), 0);
-    json_number("memory_s", r->t_memory, 0);
-    json_number("arithmetic_s", r->t_compute, 0);
-    json_number("links_s", r->t_link, 0);
-    json_number("launch_s", r->t_launch, 0);
-    json_number("tpot_s", r->step, 0);
-    json_number("roofline_tpot_s", r->roofline_step, 0);
-    json_number("ttft_s", r->ttft, 0);
-    json_number("roofline_ttft_s", r->roofline_ttft, 0);
-    json_number("tokens_per_s", r->tokens_s, 0);
-    json_number("served_tokens_per_s", r->served_tokens_s, 0);
-    json_number("prefill_tokens_per_s", r->prefill_tokens_s, 0);
-    json_number("usd_per_m_input", r->usd_input, 0);
-    json_number("usd_per_m_output", r->usd_output, 0);
-    json_number("usd_per_hour", r->usd_hour, 0);
-    json_number("usd_idle_per_hour", r->usd_idle, 0);
-    json_number("max_concurrency", r->max_batch, 0);
-    json_number("max_context", r->max_context, 0);
-    json_number("critical_batch", r->critical_batch, 0);
-    out_text("}");
-}
+#include <unistd.h>
 
 int
 fail_name(const struct moe_error *err)
@@ -598,6 +438,72 @@ print_machines(const struct question *q, const moe_planner *p)
     return EXIT_OK;
 }
 
+/* --------------------------------------------------------------- engine -- */
+
+/* Whether moe-run could load the model on this machine now. */
+static int
+has_weights(const char *model)
+{
+    static const char *const files[] = { "model.safetensors",
+                                         "model.safetensors.index.json" };
+    char   path[4200];
+    size_t i;
+
+    for (i = 0; i < 2; i++) {
+        snprintf(path, sizeof(path), "%.4000s/%s", model, files[i]);
+        if (access(path, R_OK) == 0)
+            return 1;
+    }
+    return 0;
+}
+
+static int
+engine_here(const struct question *q, const struct moe_plan_model *m,
+            const char *model)
+{
+    return m->runnable && strcmp(q->device.name, "this") == 0
+           && has_weights(model);
+}
+
+static void
+json_error(const struct moe_error *err)
+{
+    out_text("{");
+    json_text("error", err->text, 1);
+    out_text("}");
+}
+
+/* The engine's own plan for the same load: the one that a run would follow,
+ * to the byte. */
+static int
+print_engine(struct cli *c, const char *model,
+             const struct moe_plan_setup *s, int json)
+{
+    struct moe_error err = { .struct_size = sizeof(err) };
+    double context = s->context > 0 ? s->context : s->input + s->output;
+    char   number[2][32];
+
+    snprintf(number[0], sizeof(number[0]), "%.0f", context);
+    snprintf(number[1], sizeof(number[1]), "%.0f", s->batch);
+    if (moe_options_set(c->o, "model.path", model, MOE_FROM_ARG, &err)
+            != MOE_OK
+        || moe_options_set(c->o, "model.context", number[0], MOE_FROM_ARG,
+                           &err)
+               != MOE_OK
+        || moe_options_set(c->o, "engine.sequences", number[1], MOE_FROM_ARG,
+                           &err)
+               != MOE_OK)
+        return fail(&err);
+    out_text(json ? ",\"engine\":" : "\nwhat moe-run itself would do here\n");
+    if (moe_explain(c->o, json, out_write, NULL, &err) == MOE_OK)
+        return EXIT_OK;
+    if (json)
+        json_error(&err);
+    else
+        out_format("  %s\n", err.text);
+    return EXIT_OK;
+}
+
 /* ------------------------------------------------------------- together -- */
 
 int
@@ -624,8 +530,8 @@ question_count(const struct question *q, const moe_planner *p,
 }
 
 static int
-print_json(const struct question *q, const moe_planner *p,
-           const struct moe_plan_setup *s)
+print_json(struct cli *c, const struct question *q, const moe_planner *p,
+           const struct moe_plan_setup *s, const char *model)
 {
     struct moe_error       err = { .struct_size = sizeof(err) };
     struct moe_plan_model  m = { .struct_size = sizeof(m) };
@@ -690,6 +596,9 @@ print_json(const struct question *q, const moe_planner *p,
             out_text("}");
         }
         out_text("]");
+        if (engine_here(q, &m, model)
+            && print_engine(c, model, s, 1) != EXIT_OK)
+            return EXIT_USAGE;
     }
     out_text("}\n");
     return EXIT_OK;
@@ -699,6 +608,7 @@ static int
 plan_one(struct cli *c, struct question *q, const char *model)
 {
     struct moe_error       err = { .struct_size = sizeof(err) };
+    struct moe_plan_model  m = { .struct_size = sizeof(m) };
     struct moe_plan_result r = { .struct_size = sizeof(r) };
     struct moe_plan_setup  s = q->setup;
     moe_planner           *p;
@@ -710,7 +620,7 @@ plan_one(struct cli *c, struct question *q, const char *model)
     if (q->has_device)
         status = question_count(q, p, &s);
     if (status == EXIT_OK && cli_has(c, "--json")) {
-        status = print_json(q, p, &s);
+        status = print_json(c, q, p, &s, model);
         moe_plan_close(p);
         return status;
     }
@@ -739,6 +649,9 @@ plan_one(struct cli *c, struct question *q, const char *model)
             print_batches(p, &s);
             print_layouts(p, &s);
         }
+        moe_plan_model(p, &m);
+        if (engine_here(q, &m, model))
+            status = print_engine(c, model, &s, 0);
     }
     if (status == EXIT_OK && (q->trace != NULL || q->setup.skew > 0))
         status = print_trace(q, p);

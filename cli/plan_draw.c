@@ -111,10 +111,10 @@ head(const struct grid *g, const struct theme *t, const char *title)
     out_format("</title>\n<rect width=\"%.0f\" height=\"%.0f\" "
                "fill=\"%s\"/>\n", W, H, t->back);
     snprintf(text, sizeof(text), "%s on %s", g->model, g->q->device.name);
-    label(LEFT, 32, "start", 20, t->text, text);
+    label(LEFT, 32, "start", 22, t->text, text);
     snprintf(text, sizeof(text), "%s; context of %.0f tokens", title,
              g->context);
-    label(LEFT, 54, "start", 14, t->weak, text);
+    label(LEFT, 54, "start", 16, t->weak, text);
 }
 
 static const char *
@@ -146,30 +146,36 @@ at_y(const struct axes *a, double v)
                         / log(a->hi_y / a->lo_y);
 }
 
+/* The largest of 1, 2, 5, 10, ... that is not above v. */
+static double
+step_below(double v)
+{
+    double ten = pow(10, floor(log10(v) + 1e-9));
+
+    return v >= 5 * ten ? 5 * ten : v >= 2 * ten ? 2 * ten : ten;
+}
+
 static void
 draw_axes(const struct axes *a, const struct theme *t, const char *y_name)
 {
     double v;
     char   text[64];
 
-    for (v = pow(10, floor(log10(a->lo_y))); v <= a->hi_y * 1.001; v *= 10) {
-        if (v < a->lo_y * 0.999)
-            continue;
+    for (v = a->lo_y; v <= a->hi_y * 1.001; v = step_below(v * 2.6)) {
         line(LEFT, at_y(a, v), RIGHT, at_y(a, v), t->grid, 1, "");
-        snprintf(text, sizeof(text), "%s", "");
-        label(LEFT - 10, at_y(a, v) + 5, "end", 14, t->weak, tick(v, text));
+        label(LEFT - 10, at_y(a, v) + 5, "end", 16, t->weak, tick(v, text));
     }
     for (v = 1; v <= a->hi_x * 1.001; v *= a->hi_x > 600 ? 4 : 2) {
         if (v < a->lo_x * 0.999)
             continue;
         line(at_x(a, v), TOP, at_x(a, v), BOTTOM, t->grid, 1, "");
-        label(at_x(a, v), BOTTOM + 22, "middle", 14, t->weak, tick(v, text));
+        label(at_x(a, v), BOTTOM + 22, "middle", 16, t->weak, tick(v, text));
     }
     line(LEFT, BOTTOM, RIGHT, BOTTOM, t->weak, 1.5, "");
-    label((LEFT + RIGHT) / 2, BOTTOM + 48, "middle", 15, t->text,
+    label((LEFT + RIGHT) / 2, BOTTOM + 48, "middle", 16, t->text,
           "sequences at once");
     out_format("<text transform=\"translate(24 %.1f) rotate(-90)\" "
-               "text-anchor=\"middle\" font-size=\"15\" fill=\"%s\">%s"
+               "text-anchor=\"middle\" font-size=\"16\" fill=\"%s\">%s"
                "</text>\n", (TOP + BOTTOM) / 2, t->text, y_name);
 }
 
@@ -181,11 +187,58 @@ value_of(const struct point *x, int cost)
     return cost ? x->r.usd_output : x->r.tokens_s;
 }
 
+/* A format has a color, a count of devices a mark. */
+struct look {
+    const char *color;
+    uint32_t    mark;
+};
+
+static struct look
+look_of(const struct grid *g, const struct series *s, int dark)
+{
+    const struct question *q = g->q;
+    const struct point    *x = &g->points[s->first];
+    struct look            l = { colors[dark][0], 0 };
+    size_t                 i;
+
+    for (i = 0; i < q->n_formats; i++)
+        if (strcmp(q->formats[i], x->format) == 0)
+            l.color = colors[dark][i % LINES];
+    for (i = 0; i < q->n_counts; i++)
+        if (q->counts[i] == x->devices)
+            l.mark = (uint32_t) i % 4;
+    return l;
+}
+
+static void
+mark(double x, double y, const struct look *l)
+{
+    switch (l->mark) {
+    case 0:
+        out_format("<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\" fill=\"%s\"/>\n",
+                   x, y, l->color);
+        break;
+    case 1:
+        out_format("<rect x=\"%.1f\" y=\"%.1f\" width=\"8\" height=\"8\" "
+                   "fill=\"%s\"/>\n", x - 4, y - 4, l->color);
+        break;
+    case 2:
+        out_format("<path d=\"M%.1f %.1fl5.5 9.5h-11z\" fill=\"%s\"/>\n", x,
+                   y - 6, l->color);
+        break;
+    default:
+        out_format("<path d=\"M%.1f %.1fl6 6l-6 6l-6 -6z\" fill=\"%s\"/>\n",
+                   x, y - 6, l->color);
+        break;
+    }
+}
+
 /* A poly-line of one series, marks on its points. */
 static void
 draw_series(const struct grid *g, const struct series *s, const struct axes *a,
-            int cost, const char *color)
+            int cost, const struct look *look)
 {
+    const char *color = look->color;
     size_t i;
     int    open = 0;
 
@@ -206,9 +259,7 @@ draw_series(const struct grid *g, const struct series *s, const struct axes *a,
         double v = value_of(&g->points[i], cost);
 
         if (v > 0)
-            out_format("<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\" "
-                       "fill=\"%s\"/>\n", at_x(a, g->points[i].batch),
-                       at_y(a, v), color);
+            mark(at_x(a, g->points[i].batch), at_y(a, v), look);
     }
     if (cost)
         return;
@@ -235,23 +286,25 @@ legend(const struct grid *g, const struct series *s, size_t n,
 {
     double y = TOP + 10;
     char   text[96];
-    size_t i, k = 0;
+    size_t i;
 
     for (i = 0; i < n; i++) {
         const struct point *x = &g->points[s[i].first];
+        struct look         l = look_of(g, &s[i], t->dark);
 
         snprintf(text, sizeof(text), "%u x %.24s%s", x->devices, x->format,
                  drawn[i] ? "" : ": no room");
-        if (drawn[i])
-            line(RIGHT + 26, y - 5, RIGHT + 52, y - 5,
-                 colors[t->dark][k++ % LINES], 3, "");
-        label(RIGHT + 60, y, "start", 14, drawn[i] ? t->text : t->weak, text);
+        if (drawn[i]) {
+            line(RIGHT + 22, y - 5, RIGHT + 52, y - 5, l.color, 2.5, "");
+            mark(RIGHT + 37, y - 5, &l);
+        }
+        label(RIGHT + 60, y, "start", 16, drawn[i] ? t->text : t->weak, text);
         y += 24;
     }
     if (cost)
         return;
     line(RIGHT + 26, y + 7, RIGHT + 52, y + 7, t->weak, 1.5, "6 5");
-    label(RIGHT + 60, y + 12, "start", 14, t->weak, "bare roofline");
+    label(RIGHT + 60, y + 12, "start", 16, t->weak, "bare roofline");
 }
 
 static int
@@ -260,7 +313,7 @@ draw_lines(const struct grid *g, const struct theme *t, int cost)
     struct series s[LIST_MAX * 2];
     struct axes   a = { 1e300, 0, 1e300, 0 };
     int           drawn[LIST_MAX * 2];
-    size_t        n = series_of(g, s, LIST_MAX * 2), i, j, k = 0;
+    size_t        n = series_of(g, s, LIST_MAX * 2), i, j;
 
     for (i = 0; i < n; i++) {
         drawn[i] = 0;
@@ -287,7 +340,7 @@ draw_lines(const struct grid *g, const struct theme *t, int cost)
     }
     if (a.hi_x <= a.lo_x)
         a.hi_x = a.lo_x * 2;
-    a.lo_y = pow(10, floor(log10(a.lo_y) + 0.02));
+    a.lo_y = step_below(a.lo_y);
     a.hi_y *= 1.25;
     if (a.hi_y < a.lo_y * 10)
         a.hi_y = a.lo_y * 10;
@@ -295,8 +348,11 @@ draw_lines(const struct grid *g, const struct theme *t, int cost)
                     : "output tokens a second");
     draw_axes(&a, t, cost ? "$ a million tokens" : "tokens a second");
     for (i = 0; i < n; i++)
-        if (drawn[i])
-            draw_series(g, &s[i], &a, cost, colors[t->dark][k++ % LINES]);
+        if (drawn[i]) {
+            struct look l = look_of(g, &s[i], t->dark);
+
+            draw_series(g, &s[i], &a, cost, &l);
+        }
     legend(g, s, n, t, drawn, cost);
     out_text("</svg>\n");
     return EXIT_OK;
@@ -310,7 +366,7 @@ draw_memory(const struct grid *g, const struct theme *t)
                                           "cache", "activations" };
     struct series s[LIST_MAX * 2];
     size_t        n = series_of(g, s, LIST_MAX * 2), i, k;
-    double        most = 0, wide, x0;
+    double        most = 0, wide, x0, v;
     char          text[96], a[32];
 
     if (n > 16)
@@ -321,14 +377,16 @@ draw_memory(const struct grid *g, const struct theme *t)
         most = fmax(most, x->good ? fmax(x->r.needed, x->r.limit) : 0);
     }
     most *= 1.08;
-    head(g, t, "memory of one device");
+    snprintf(text, sizeof(text), "memory of one device at a batch of %.0f",
+             n > 0 ? g->points[s[0].first + s[0].n - 1].batch : 0);
+    head(g, t, text);
     wide = (RIGHT - LEFT) / (double) n;
-    for (i = 0; i <= 4; i++) {
-        double v = most * (double) i / 4;
-        double y = BOTTOM - (BOTTOM - TOP) * (double) i / 4;
+    for (v = 0; v <= most; v += step_below(most / 4)) {
+        double y = BOTTOM - (BOTTOM - TOP) * v / most;
 
         line(LEFT, y, RIGHT, y, t->grid, 1, "");
-        label(LEFT - 10, y + 5, "end", 14, t->weak, gb_text(v, a));
+        snprintf(a, sizeof(a), "%g GB", v / 1e9);
+        label(LEFT - 10, y + 5, "end", 16, t->weak, a);
     }
     for (i = 0; i < n; i++) {
         const struct point *x = &g->points[s[i].first + s[i].n - 1];
@@ -350,16 +408,14 @@ draw_memory(const struct grid *g, const struct theme *t)
             line(x0 - wide * 0.1, top, x0 + wide * 0.74, top, t->text, 2,
                  "5 4");
             if (!x->r.fits)
-                label(x0 + wide * 0.32, y - 8, "middle", 13, t->text,
+                label(x0 + wide * 0.32, y - 8, "middle", 14, t->text,
                       "too much");
         }
         snprintf(text, sizeof(text), "%u x", x->devices);
-        label(x0 + wide * 0.32, BOTTOM + 18, "middle", 13, t->text, text);
+        label(x0 + wide * 0.32, BOTTOM + 18, "middle", 14, t->text, text);
         snprintf(text, sizeof(text), "%.*s",
                  n > 8 ? 6 : n > 5 ? 9 : 16, x->format);
-        label(x0 + wide * 0.32, BOTTOM + 35, "middle", 12, t->weak, text);
-        snprintf(text, sizeof(text), "batch %.0f", x->batch);
-        label(x0 + wide * 0.32, BOTTOM + 52, "middle", 12, t->weak, text);
+        label(x0 + wide * 0.32, BOTTOM + 38, "middle", 14, t->weak, text);
     }
     line(LEFT, BOTTOM, RIGHT, BOTTOM, t->weak, 1.5, "");
     for (k = 0; k < 4; k++) {
@@ -367,10 +423,10 @@ draw_memory(const struct grid *g, const struct theme *t)
 
         out_format("<rect x=\"%.1f\" y=\"%.1f\" width=\"22\" height=\"14\" "
                    "fill=\"%s\"/>\n", RIGHT + 28, y - 12, colors[t->dark][k]);
-        label(RIGHT + 60, y, "start", 14, t->text, owners[k]);
+        label(RIGHT + 60, y, "start", 16, t->text, owners[k]);
     }
     line(RIGHT + 26, TOP + 112, RIGHT + 52, TOP + 112, t->text, 2, "5 4");
-    label(RIGHT + 60, TOP + 117, "start", 14, t->text, "usable (90 %)");
+    label(RIGHT + 60, TOP + 117, "start", 16, t->text, "usable (90 %)");
     out_text("</svg>\n");
     return EXIT_OK;
 }

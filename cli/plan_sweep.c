@@ -10,7 +10,7 @@
 #define POINTS_MAX 100000u
 
 static void
-defaults(struct question *q, const struct moe_plan_model *m)
+defaults(struct question *q, const struct moe_plan_model *m, int lines)
 {
     static const double batches[] = { 1, 2, 4, 8, 16, 32, 64, 128, 256 };
     static const double counts[] = { 1, 2, 4, 8 };
@@ -28,7 +28,8 @@ defaults(struct question *q, const struct moe_plan_model *m)
             q->counts[q->n_counts++] = q->setup.devices;
         for (i = 0; !q->has_count && i < sizeof(counts) / sizeof(counts[0])
                     && (i == 0 || q->device.link_rate > 0); i++)
-            q->counts[q->n_counts++] = counts[i];
+            if (!lines || i % 2 == 0) /* too many lines cross each other */
+                q->counts[q->n_counts++] = counts[i];
     }
     if (q->n_formats == 0) {
         if (q->setup.format != NULL) {
@@ -174,7 +175,9 @@ plan_sweep(const struct cli *c, struct question *q)
     if (moe_plan_open(c->operands[0], &p, &err) != MOE_OK)
         return fail_name(&err);
     moe_plan_model(p, &m);
-    defaults(q, &m);
+    defaults(q, &m, cli_has(c, "--chart")
+                        || (cli_has(c, "--svg")
+                            && strcmp(cli_value(c, "--svg"), "memory") != 0));
     if (q->n_batches * q->n_counts * q->n_formats > POINTS_MAX) {
         say("--sweep: more than %u points", POINTS_MAX);
         moe_plan_close(p);

@@ -45,6 +45,51 @@ _moe_run()
         return ;;
     -o|--output)
         return ;;
+    --hardware)
+        return ;;
+    --gpus)
+        return ;;
+    --format)
+        return ;;
+    --kv)
+        return ;;
+    --concurrency)
+        return ;;
+    --input)
+        return ;;
+    --output)
+        return ;;
+    --context)
+        return ;;
+    --utilization)
+        return ;;
+    --price)
+        return ;;
+    --api-price)
+        return ;;
+    --tp)
+        return ;;
+    --ep)
+        return ;;
+    --pp)
+        return ;;
+    --ttft)
+        return ;;
+    --tpot)
+        return ;;
+    --skew)
+        return ;;
+    --trace)
+        COMPREPLY=($(compgen -f -- "$cur"))
+        return ;;
+    --batches)
+        return ;;
+    --formats)
+        return ;;
+    --counts)
+        return ;;
+    --svg)
+        return ;;
     --man)
         COMPREPLY=($(compgen -W 'options ini' -- "$cur"))
         return ;;
@@ -155,6 +200,16 @@ _moe_run()
             -ctk --kv-type --page-rows --eviction --plugin-path --plugin
             --log-level'
         operands='' ;;
+    plan)
+        flags='--hardware --gpus --format --kv --concurrency --input --output
+            --context --utilization --price --api-price --tp --ep --pp --ttft
+            --tpot --ideal --skew --trace --compare --sweep --batches
+            --formats --counts --csv --svg --dark --chart --json --models
+            --devices --articles --config --set -v --verbose -q --quiet
+            -h --help -V --version --backend -t --threads -b --batch-rows
+            -np --sequences --min-tier --budget -ctk --kv-type --page-rows
+            --eviction --plugin-path --plugin --log-level'
+        operands=d ;;
     plugins)
         flags='--json --config --set -v --verbose -q --quiet -h --help
             -V --version --plugin-path --plugin --log-level'
@@ -187,7 +242,7 @@ _moe_run()
     if [[ $cur == -* ]]; then
         COMPREPLY=($(compgen -W "$flags" -- "$cur"))
     elif [[ $COMP_CWORD -eq 1 || $operands == c ]]; then
-        COMPREPLY=($(compgen -W 'generate chat inspect quantize perplexity bench plugins config help' -- "$cur"))
+        COMPREPLY=($(compgen -W 'generate chat inspect quantize perplexity bench plan plugins config help' -- "$cur"))
     elif [[ $operands == d ]]; then
         COMPREPLY=($(compgen -d -- "$cur"))
     fi

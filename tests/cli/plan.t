@@ -1,0 +1,153 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# moe-run plan: what it answers, what it refuses, how fast it is.
+. "${MOE_TEST_SRCDIR:-.}/tests/cli/lib.sh"
+MOE_TEST_FACTS=$src/conf
+export MOE_TEST_FACTS
+
+# The questions of a new user, one command each.
+moe plan mixtral-8x7b --format int4 --concurrency 32
+status_is 0 'which machines for Mixtral in 4 bits and 32 sequences'
+out_has '1 x a100-80-sxm' 'one A100 of 80 GB is among them'
+out_has '2 x rtx-4090' 'and two RTX 4090'
+moe plan deepseek-v3 --hardware h100-sxm --gpus 8
+status_is 3 'DeepSeek-V3 on 8 H100'
+out_has 'IT DOES NOT FIT' 'does not fit'
+out_has 'on 16 of them' 'and what would'
+moe plan mixtral-8x7b --compare --hardware h100-sxm --concurrency 10 \
+    --utilization 0.05
+status_is 0 'MoE or dense for 10 users and 5 % of the hours'
+out_has 'Advice: for 10 sequences at once and 5 % of the hours' 'advice'
+out_has 'dense, 46.7B' 'beside the dense one of its size'
+moe plan llama-3.1-70b --hardware h100-sxm --gpus 4 --context 128k
+out_has '1 x 131,072 tokens' 'what a context of 128k takes'
+moe plan mixtral-8x7b --hardware h100-sxm --gpus 8 --concurrency 64
+status_is 0 'EP or TP on 8 devices'
+out_has 'ep 8' 'has both'
+
+moe plan --compare mixtral-8x7b llama-3-70b --hardware a100-80 \
+    --api-price 0.5
+status_is 0 'two models'
+out_has 'reads fewer weights a step at any batch' 'break-even of traffic'
+out_has 'an API at $0.50' 'and against an API'
+
+moe plan "$src/tests/model/fixtures/qwen3_moe" --hardware cpu-2x-epyc-9654
+status_is 0 'a folder'
+moe plan "$src/conf/model/gpt-oss-20b.json" --hardware rtx-4090
+status_is 0 'a file'
+out_has 'experts=mxfp4,rest=bf16' 'in the format it is published in'
+moe plan qwen3-30b --hardware l40s --tp 1 --gpus 2 --pp 2
+status_is 0 'the beginning of a name; stages'
+moe plan mixtral-8x7b --skew 1
+status_is 0 'skewed routing'
+printf '\000\001\002\003' > "$tmp/trace"
+moe plan mixtral-8x7b --trace "$tmp/trace"
+status_is 2 'a trace that is too short'
+
+# On the machine itself the engine's own plan stands beside: the same bytes.
+moe plan "$src/conf/model/stories" --hardware this --concurrency 16 \
+    --context 512 --json
+json_check "$tmp/out" 'the machine itself'
+engine=$(sed -n 's/.*"engine":{.*"experts":\([0-9]*\),"kv":\([0-9]*\),.*/\1 \2/p' \
+    "$tmp/out")
+is "$(sed 's/,"batches".*//' "$tmp/out" |
+    sed -n 's/.*"device_bytes":{"experts":\([0-9]*\),"rest":[0-9]*,"kv":\([0-9]*\),.*/\1 \2/p')" \
+    "$engine" 'experts and cache: planned and in the engine'
+
+# Shapes of the output.
+moe plan mixtral-8x7b --json
+status_is 0 'JSON of a model'
+out_has '"params_total":46702792704' 'has its parameters'
+json_check "$tmp/out" 'is JSON'
+moe plan mixtral-8x7b --hardware a100-80 --gpus 2 --json
+out_has '"fits":true' 'JSON of a plan'
+json_check "$tmp/out" 'is JSON too'
+moe plan --compare mixtral-8x7b llama-3-70b --hardware a100-80 --json
+json_check "$tmp/out" 'a comparison as JSON'
+moe plan mixtral-8x7b --hardware a100-80 --sweep --json --batches 1,8 \
+    --counts 2 --formats 'bf16;experts=int4,rest=bf16'
+json_check "$tmp/out" 'a sweep as JSON'
+out_has '"format":"experts=int4,rest=bf16"' 'with a mixed format'
+moe plan mixtral-8x7b --hardware a100-80 --csv --batches 1,8 --counts 2,4
+is "$(wc -l < "$tmp/out" | tr -d ' ')" 13 'a sweep as CSV: a line a point'
+moe plan mixtral-8x7b --hardware a100-80 --chart
+out_has 'batch' 'a chart'
+for kind in roofline cost memory; do
+    moe plan mixtral-8x7b --hardware a100-80 --svg $kind
+    out_has '</svg>' "a picture: $kind"
+    if command -v xmllint > /dev/null; then
+        xmllint --noout "$tmp/out" 2> "$tmp/err"
+        ok $? "... well-formed"
+    else
+        skip '... well-formed' 'no xmllint'
+    fi
+done
+moe plan --models
+out_has 'gpt-oss-120b' 'names of models'
+moe plan --devices
+out_has 'h200-sxm' 'names of devices'
+moe plan --articles
+status_is 0 'the articles'
+cmp -s "$tmp/out" "$src/docs/articles.md"
+ok $? 'docs/articles.md is up to date'
+
+# What is refused, in one line, with the exit status of the manual.
+moe plan mixtrall-8x7b
+refuses 2 'did you mean mixtral-8x7b' 'a model'
+moe plan mixtral-8x7b --hardware h10
+refuses 2 'h100-sxm' 'a device'
+moe plan mixtral-8x7b --format int5
+refuses 2 'there is no format' 'a format'
+moe plan mixtral-8x7b --hardware h100-sxm --gpus 0
+refuses 2 '--gpus' 'no devices'
+moe plan mixtral-8x7b --hardware h100-sxm --gpus 2.5
+refuses 2 'whole number' 'half a device'
+moe plan mixtral-8x7b --hardware h100-sxm --concurrency nan
+refuses 2 '--concurrency' 'NaN sequences'
+moe plan mixtral-8x7b --hardware h100-sxm --output -3
+refuses 2 '--output' 'negative output'
+moe plan mixtral-8x7b --hardware h100-sxm --input 1e99
+refuses 2 '--input' 'a huge input'
+moe plan mixtral-8x7b --hardware h100-sxm --gpus 6 --tp 6
+refuses 2 '32 heads are not divided by tp 6; with: 1 2 4 8' 'heads'
+moe plan mixtral-8x7b --hardware h100-sxm --gpus 16 --ep 16
+refuses 2 '8 experts are not divided by ep 16' 'experts'
+moe plan mixtral-8x7b --hardware apple-m4-max-40c --gpus 2
+refuses 2 'names no link' 'devices that are not linked'
+moe plan
+refuses 2 'a model is wanted' 'no model'
+moe plan mixtral-8x7b llama-3-70b
+refuses 2 '--compare' 'two models without --compare'
+moe plan llama-3-70b --compare --hardware h100-sxm
+refuses 2 'second' 'a dense model alone'
+moe plan mixtral-8x7b --sweep
+refuses 2 '--hardware' 'a sweep without a device'
+moe plan mixtral-8x7b --hardware a100-80 --svg pie
+refuses 2 'roofline cost memory' 'a picture'
+
+config() { # NAME SED
+    mkdir -p "$tmp/$1"
+    sed "$2" "$src/conf/model/$3.json" > "$tmp/$1/config.json"
+}
+config family 's/"mixtral"/"mixtrel"/' mixtral-8x7b
+moe plan "$tmp/family"
+refuses 4 'nearest: mixtral' 'a family'
+config missing '/"n_routed_experts"/d' deepseek-v3
+moe plan "$tmp/missing"
+refuses 5 'n_routed_experts' 'a missing field is named'
+config against 's/"num_key_value_heads": 8/"num_key_value_heads": 7/' \
+    gpt-oss-20b
+moe plan "$tmp/against"
+refuses 5 'num_key_value_heads' 'a field that contradicts another'
+config zero 's/"hidden_size": 7168/"hidden_size": 0/' deepseek-v3
+moe plan "$tmp/zero"
+refuses 5 'hidden_size' 'a size of zero'
+
+# A thousand points in well under the time of a breath.
+batches=$(i=1; while [ $i -le 50 ]; do printf '%d,' $i; i=$((i + 1)); done)
+moe plan qwen3-235b-a22b --hardware h200-sxm --csv --counts 1,2,4,8,16 \
+    --formats bf16,fp8,int4,mxfp4 --batches "$batches"
+[ "$(wc -l < "$tmp/out")" -ge 900 ]
+ok $? 'a sweep of a thousand points'
+
+finish
