@@ -189,9 +189,15 @@ print_memory(const struct question *q, const moe_planner *p,
         print_remedies(q, p, s, r);
         return;
     }
-    out_format("  room for %s sequences of %s tokens, or for %s of %s\n",
-               whole_text(r->max_batch, a), whole_text(context, b),
-               whole_text(s->batch, d), whole_text(r->max_context, e));
+    out_format("  room for %s sequences of %s tokens",
+               whole_text(r->max_batch, a), whole_text(context, b));
+    if (r->max_context > context)
+        out_format(", or for %s of %s", whole_text(s->batch, d),
+                   whole_text(r->max_context, e));
+    out_format("\n  one sequence of %s tokens takes %s of cache\n", b,
+               gb_text(moe_plan_kv_bytes(p, context, s->kv_elem > 0
+                                                         ? s->kv_elem : 2),
+                       a));
 }
 
 static void

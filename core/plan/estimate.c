@@ -438,6 +438,13 @@ roofline(const moe_planner *p, const struct moe_plan_setup *s,
 
 /* ------------------------------------------------------------ together -- */
 
+MOE_API double
+moe_plan_usd(double devices, double price, double tokens_s,
+             double utilization)
+{
+    return devices * price * 1e6 / (3600 * tokens_s * utilization);
+}
+
 static void
 money(const struct moe_plan_setup *s, struct moe_plan_result *r)
 {
@@ -447,9 +454,10 @@ money(const struct moe_plan_setup *s, struct moe_plan_result *r)
     r->usd_hour = price * s->devices;
     r->usd_idle = r->usd_hour * (1 - used);
     if (r->prefill_tokens_s > 0)
-        r->usd_input = r->usd_hour * 1e6 / 3600 / r->prefill_tokens_s / used;
+        r->usd_input = moe_plan_usd(s->devices, price, r->prefill_tokens_s,
+                                    used);
     if (r->tokens_s > 0)
-        r->usd_output = r->usd_hour * 1e6 / 3600 / r->tokens_s / used;
+        r->usd_output = moe_plan_usd(s->devices, price, r->tokens_s, used);
 }
 
 static void

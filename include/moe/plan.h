@@ -88,8 +88,8 @@ MOE_API moe_status moe_plan_preset_at(size_t i, char *buf, size_t size);
 /*
  * Bytes of all weights.  format: one word for every matrix, "fp8", or words
  * for classes, "experts=mxfp4,attention=fp8,rest=bf16"; NULL: as published.
- * A word for all leaves router, embeddings, norms and biases in 16 bits; "8bit" and
- * "4bit" are plain widths for everything, without scales.
+ * A word for all leaves router, embeddings, norms and biases in 16 bits;
+ * "8bit" and "4bit" are plain widths for everything, without scales.
  * by_class: (MOE_PLAN_CLASSES) or NULL.  MOE_E_INVAL names the words known.
  */
 MOE_API moe_status moe_plan_weights(const moe_planner *p, const char *format,
@@ -251,11 +251,15 @@ MOE_API moe_status moe_plan_run(const moe_planner *p,
                                 const struct moe_plan_setup *s,
                                 struct moe_plan_result *out,
                                 struct moe_error *err);
-/* Fewest devices (a power of two, or a divisor of the heads) on which the
- * setup fits; 0: none up to `most`. */
+/* Fewest devices (1, 2, 4, 8, ...) on which the setup fits; 0: none up to
+ * `most`. */
 MOE_API uint32_t moe_plan_devices(const moe_planner *p,
                                   const struct moe_plan_setup *s,
                                   uint32_t most);
+/* USD a million tokens: devices * price * 1e6 / (3600 * tokens_s *
+ * utilization); price: of a device and hour. */
+MOE_API double moe_plan_usd(double devices, double price, double tokens_s,
+                            double utilization);
 /* Batch at which the model reads as many weights a step as a dense one that
  * reads `dense` parameters, both in one format: ln(1-x)/ln(1-k/E); infinity:
  * never, 0: always more. */

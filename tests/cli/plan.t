@@ -20,7 +20,11 @@ status_is 0 'MoE or dense for 10 users and 5 % of the hours'
 out_has 'Advice: for 10 sequences at once and 5 % of the hours' 'advice'
 out_has 'dense, 46.7B' 'beside the dense one of its size'
 moe plan llama-3.1-70b --hardware h100-sxm --gpus 4 --context 128k
-out_has '1 x 131,072 tokens' 'what a context of 128k takes'
+out_has 'one sequence of 131,072 tokens takes 42.9 GB of cache' \
+    'what a context of 128k takes'
+moe plan mixtral-8x7b --ttft 100 --tpot 15 --concurrency 32
+out_has '4 x h100-sxm' 'the smallest machine that is fast enough'
+out_lacks '1 x h200-sxm' 'and none that is not'
 moe plan mixtral-8x7b --hardware h100-sxm --gpus 8 --concurrency 64
 status_is 0 'EP or TP on 8 devices'
 out_has 'ep 8' 'has both'
@@ -48,6 +52,8 @@ status_is 2 'a trace that is too short'
 moe plan "$src/conf/model/stories" --hardware this --concurrency 16 \
     --context 512 --json
 json_check "$tmp/out" 'the machine itself'
+[ -s "$tmp/.cache/moe-run/this.ini" ]
+ok $? 'is measured once and kept'
 engine=$(sed -n 's/.*"engine":{.*"experts":\([0-9]*\),"kv":\([0-9]*\),.*/\1 \2/p' \
     "$tmp/out")
 is "$(sed 's/,"batches".*//' "$tmp/out" |

@@ -203,6 +203,9 @@ test_money(void)
     ok(moe_plan_run(p, &s, &half, &err) == MOE_OK
            && near(half.usd_output, 2 * r.usd_output, 1e-9)
            && near(half.usd_idle, 3, 1e-9), "half used, twice as dear");
+    ok(near(moe_plan_usd(4, 3, 5120, 1), 0.651042, 0.0001), "4 at $3");
+    ok(near(moe_plan_usd(2, 3, 6800, 1), 0.245098, 0.0001), "2 at $3");
+    ok(near(moe_plan_usd(1, 2.95, 2500, 1), 0.327778, 0.0001), "1 at $2.95");
     ok(near(moe_plan_traffic_batch(p, 30e9), 3.48, 0.001),
        "a dense one of 30 B reads as much from %.3f on",
        moe_plan_traffic_batch(p, 30e9));
