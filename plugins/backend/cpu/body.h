@@ -108,11 +108,12 @@ v_column(const unsigned kind, const uint8_t *w, uint64_t i)
     return v_elem(kind, w + i * 16 * V_ELEM_BYTES(kind));
 }
 
-/* acc[t * np + p] += sum over columns [k0, k1) in their order. */
+/* acc[t * np + p] += sum over columns [k0, k1) in their order; ahead: bytes
+ * to fetch ahead, or 0. */
 V_FN void
 dot_block(const unsigned kind, const unsigned np, const unsigned nt,
-          const uint8_t *w, const uint64_t stride, uint64_t k0, uint64_t k1,
-          const float *const *x, v16 *acc)
+          const unsigned ahead, const uint8_t *w, const uint64_t stride,
+          uint64_t k0, uint64_t k1, const float *const *x, v16 *acc)
 {
     const uint64_t line = 16u * V_ELEM_BYTES(kind); /* bytes a column */
     const float   *xs[8];
@@ -122,11 +123,13 @@ dot_block(const unsigned kind, const unsigned np, const unsigned nt,
     for (unsigned t = 0; t < nt; t++)
         xs[t] = x[t];
     for (; i + 4 <= k1; i += 4) {
-        V_UNROLL
-        for (unsigned p = 0; p < np; p++) {
+        if (ahead != 0) {
             V_UNROLL
-            for (unsigned j = 0; j < 4 * line; j += 64)
-                v_prefetch(w + p * stride + i * line + j + V_AHEAD);
+            for (unsigned p = 0; p < np; p++) {
+                V_UNROLL
+                for (unsigned j = 0; j < 4 * line; j += 64)
+                    v_prefetch(w + p * stride + i * line + j + ahead);
+            }
         }
         V_UNROLL
         for (unsigned j = 0; j < 4; j++) {
@@ -183,7 +186,7 @@ dot_some(const unsigned kind, const unsigned np, const unsigned nt,
             V_UNROLL
             for (unsigned i = 0; i < nt * np; i++)
                 acc[i] = v_set1(0.0f);
-            dot_block(kind, np, nt, w, stride, k0,
+            dot_block(kind, np, nt, V_AHEAD, w, stride, k0,
                       cpu_min(k0 + m->group, m->k), x, acc);
             V_UNROLL
             for (unsigned p = 0; p < np; p++) {
@@ -205,7 +208,7 @@ dot_some(const unsigned kind, const unsigned np, const unsigned nt,
         for (unsigned i = 0; i < nt * np; i++)
             acc[i] = total[i];
     } else {
-        dot_block(kind, np, nt, w, stride, 0, m->k, x, acc);
+        dot_block(kind, np, nt, V_AHEAD, w, stride, 0, m->k, x, acc);
     }
     V_UNROLL
     for (unsigned t = 0; t < nt; t++) {
@@ -233,49 +236,6 @@ dot_panels(const unsigned kind, const unsigned nt, const struct cpu_mat *m,
 }
 
 V_FN void
-dot_rows(const unsigned kind, const struct cpu_mat *m, uint32_t panel,
-         uint32_t np, const void *const *rows, uint32_t nt, float *out,
-         uint32_t ldo)
-{
-    const float *const *x = (const float *const *) rows;
-    uint32_t            t = 0;
-
-    for (; t + V_NT <= nt; t += V_NT)
-        dot_panels(kind, V_NT, m, panel, np, x + t, out + (size_t) t * ldo,
-                   ldo);
-    x += t;
-    out += (size_t) t * ldo;
-    if (V_NT > 4 && nt - t >= 4) {
-        dot_panels(kind, 4, m, panel, np, x, out, ldo);
-        x += 4;
-        out += (size_t) 4 * ldo;
-        t += 4;
-    }
-    if (V_NT > 2 && nt - t >= 2) {
-        dot_panels(kind, 2, m, panel, np, x, out, ldo);
-        x += 2;
-        out += (size_t) 2 * ldo;
-        t += 2;
-    }
-    if (nt - t != 0)
-        dot_panels(kind, 1, m, panel, np, x, out, ldo);
-}
-
-#define V_DOT(name, kind)                                                     \
-    static void name(const struct cpu_mat *m, uint32_t panel, uint32_t np,    \
-                     const void *const *x, uint32_t nt, float *out,           \
-                     uint32_t ldo)                                            \
-    {                                                                         \
-        dot_rows(kind, m, panel, np, x, nt, out, ldo);                        \
-    }
-
-V_DOT(dot_f32, CPU_F32)
-V_DOT(dot_f16, CPU_F16)
-V_DOT(dot_bf16, CPU_BF16)
-V_DOT(dot_e4m3, CPU_E4M3)
-V_DOT(dot_e5m2, CPU_E5M2)
-
-V_FN void
 dot_more_some(const unsigned nt, const float *w, uint32_t k,
               const float *const *x, float *acc)
 {
@@ -284,7 +244,7 @@ dot_more_some(const unsigned nt, const float *w, uint32_t k,
     V_UNROLL
     for (unsigned t = 0; t < nt; t++)
         a[t] = v_load(acc + 16 * t);
-    dot_block(CPU_F32, 1, nt, (const uint8_t *) w, 0, 0, k, x, a);
+    dot_block(CPU_F32, 1, nt, 0, (const uint8_t *) w, 0, 0, k, x, a);
     V_UNROLL
     for (unsigned t = 0; t < nt; t++)
         v_store(acc + 16 * t, a[t]);
@@ -298,9 +258,125 @@ dot_more(const float *w, uint32_t k, const float *const *x, uint32_t nt,
 
     for (; t + V_NT <= nt; t += V_NT)
         dot_more_some(V_NT, w, k, x + t, acc + 16 * t);
-    for (; t < nt; t++)
+    if (V_NT > 4 && nt - t >= 4) {
+        dot_more_some(4, w, k, x + t, acc + 16 * t);
+        t += 4;
+    }
+    if (V_NT > 2 && nt - t >= 2) {
+        dot_more_some(2, w, k, x + t, acc + 16 * t);
+        t += 2;
+    }
+    if (nt > t)
         dot_more_some(1, w, k, x + t, acc + 16 * t);
 }
+
+#define V_TILE 128u /* columns: as floats they stay in the first cache */
+
+/* Columns [c, c + n) of an FP8 panel as floats, n <= V_TILE. */
+V_FN void
+dot_tile(const unsigned kind, const uint8_t *w, uint64_t c, uint32_t n,
+         float *tile)
+{
+    uint32_t i;
+
+    for (i = 0; i < n; i += 2, tile += 32) { /* pairs: V_TILE is even */
+        v_prefetch(w + (c + i) * 16 + V_AHEAD);
+        v_store(tile, v_column(kind, w + (c + i) * 16, 0));
+        v_store(tile + 16, v_column(kind, w + (c + i) * 16, 1));
+    }
+}
+
+/* One FP8 panel by several rows: expanded once for all of them.  The sums are
+ * those of dot_some(). */
+V_FN void
+dot_tiles(const unsigned kind, const struct cpu_mat *m, const uint8_t *w,
+          const float *const *x, uint32_t nt, float *out, uint32_t ldo)
+{
+    const float *s = dot_scales(m, w);
+    float        tile[16 * V_TILE], acc[16 * CPU_TOKENS];
+    const float *xs[CPU_TOKENS];
+    uint32_t     k0, k1, c, n, t;
+
+    for (t = 0; t < nt; t++)
+        v_store(out + (size_t) t * ldo, v_set1(0.0f));
+    for (k0 = 0; k0 < m->k; k0 = k1, s += m->scale) {
+        const v16 sv = m->scale == 1 ? v_set1(*s) : v_load(s);
+
+        k1 = m->group < m->k - k0 ? k0 + m->group : m->k;
+        memset(acc, 0, 16 * nt * sizeof(float));
+        for (c = k0; c < k1; c += n) {
+            n = k1 - c < V_TILE ? k1 - c : V_TILE;
+            for (t = 0; t < nt; t++)
+                xs[t] = x[t] + c;
+            dot_tile(kind, w, c, n, tile);
+            dot_more(tile, n, xs, nt, acc);
+        }
+        for (t = 0; t < nt; t++) {
+            float *o = out + (size_t) t * ldo;
+            v16    a = v_load(acc + 16 * t);
+
+            if (kind == CPU_E4M3)
+                a = v_mul(a, v_set1(256.0f));
+            v_store(o, v_fma(a, sv, v_load(o)));
+        }
+    }
+}
+
+/* nt rows in as few steps as registers allow; most: V_NT, or less. */
+V_FN void
+dot_rows(const unsigned kind, const unsigned most, const struct cpu_mat *m,
+         uint32_t panel, uint32_t np, const float *const *x, uint32_t nt,
+         float *out, uint32_t ldo)
+{
+    uint32_t t = 0;
+
+    for (; t + most <= nt; t += most)
+        dot_panels(kind, most, m, panel, np, x + t, out + (size_t) t * ldo,
+                   ldo);
+    if (most > 4 && nt - t >= 4) {
+        dot_panels(kind, 4, m, panel, np, x + t, out + (size_t) t * ldo, ldo);
+        t += 4;
+    }
+    if (most > 2 && nt - t >= 2) {
+        dot_panels(kind, 2, m, panel, np, x + t, out + (size_t) t * ldo, ldo);
+        t += 2;
+    }
+    if (nt > t)
+        dot_panels(kind, 1, m, panel, np, x + t, out + (size_t) t * ldo, ldo);
+}
+
+#define V_FP8_ROWS 4u /* from so many on, expanding pays */
+
+V_FN void
+dot_any(const unsigned kind, const struct cpu_mat *m, uint32_t panel,
+        uint32_t np, const void *const *rows, uint32_t nt, float *out,
+        uint32_t ldo)
+{
+    const float *const *x = (const float *const *) rows;
+
+    if (!V_IS_FP8(kind))
+        dot_rows(kind, V_NT, m, panel, np, x, nt, out, ldo);
+    else if (nt < V_FP8_ROWS)
+        dot_rows(kind, 2, m, panel, np, x, nt, out, ldo);
+    else
+        for (uint32_t p = 0; p < np; p++)
+            dot_tiles(kind, m, m->data + (panel + p) * m->panel_bytes, x, nt,
+                      out + 16 * p, ldo);
+}
+
+#define V_DOT(name, kind)                                                     \
+    static void name(const struct cpu_mat *m, uint32_t panel, uint32_t np,    \
+                     const void *const *x, uint32_t nt, float *out,           \
+                     uint32_t ldo)                                            \
+    {                                                                         \
+        dot_any(kind, m, panel, np, x, nt, out, ldo);                         \
+    }
+
+V_DOT(dot_f32, CPU_F32)
+V_DOT(dot_f16, CPU_F16)
+V_DOT(dot_bf16, CPU_BF16)
+V_DOT(dot_e4m3, CPU_E4M3)
+V_DOT(dot_e5m2, CPU_E5M2)
 
 /* ------------------------------------------------------ activations, int8 -- */
 
@@ -568,137 +644,7 @@ vec_rotate(float *a, float *b, const float *c, const float *s, uint32_t n,
 
 /* ------------------------------------------------------------- attention -- */
 
-/* Four dot products at once.  one_q: of one query with four keys; else of
- * four queries with one key.  Each is summed in the same order. */
-V_FN void
-scores_four(const unsigned kind, const unsigned one_q, const float *const *q,
-            const uint8_t *const *k, uint32_t dim, float out[4])
-{
-    const unsigned es = V_ELEM_BYTES(kind);
-    v16            acc[4];
-    uint32_t       d;
-
-    V_UNROLL
-    for (unsigned j = 0; j < 4; j++)
-        acc[j] = v_set1(0.0f);
-    for (d = 0; d + 16 <= dim; d += 16) {
-        const v16 q0 = v_load(q[0] + d), k0 = v_elem(kind, k[0] + d * es);
-
-        V_UNROLL
-        for (unsigned j = 0; j < 4; j++)
-            acc[j] = v_fma(one_q ? q0 : v_load(q[j] + d),
-                           one_q ? v_elem(kind, k[j] + d * es) : k0, acc[j]);
-    }
-    if (d < dim)
-        for (unsigned j = 0; j < 4; j++)
-            acc[j] = v_fma(v_load_part(q[one_q ? 0 : j] + d, dim - d, 0.0f),
-                           v_elem_part(kind, k[one_q ? j : 0] + d * es,
-                                       dim - d),
-                           acc[j]);
-    v_sum4(acc[0], acc[1], acc[2], acc[3], out);
-}
-
-V_FN void
-scores_some(const unsigned kind, const float *const *q, uint32_t heads,
-            const void *k, uint32_t rows, uint32_t dim, float *const *s)
-{
-    const uint64_t row = (uint64_t) dim * V_ELEM_BYTES(kind);
-    const uint8_t *base = k;
-    const uint8_t *kp[4];
-    const float   *qp[4];
-    float          out[4];
-    uint32_t       i, j;
-
-    if (heads == 1) {
-        for (i = 0; i < rows; i += 4) {
-            const uint32_t left = rows - i;
-
-            for (j = 0; j < 4; j++)
-                kp[j] = base + (i + (j < left ? j : 0)) * row;
-            scores_four(kind, 1, q, kp, dim, out);
-            for (j = 0; j < 4 && j < left; j++)
-                s[0][i + j] = out[j];
-        }
-        return;
-    }
-    for (j = 0; j < 4; j++)
-        qp[j] = q[j < heads ? j : 0];
-    for (i = 0; i < rows; i++) {
-        kp[0] = base + i * row;
-        scores_four(kind, 0, qp, kp, dim, out);
-        for (j = 0; j < heads; j++)
-            s[j][i] = out[j];
-    }
-}
-
-V_FN void
-mix_block(const unsigned kind, const unsigned nv, const float *p,
-          const uint8_t *v, uint64_t row, uint32_t rows, float *acc)
-{
-    v16      a[4];
-    uint32_t i;
-
-    V_UNROLL
-    for (unsigned j = 0; j < nv; j++)
-        a[j] = v_load(acc + 16 * j);
-    for (i = 0; i < rows; i++) {
-        const v16 pv = v_set1(p[i]);
-
-        V_UNROLL
-        for (unsigned j = 0; j < nv; j++)
-            a[j] = v_fma(v_elem(kind,
-                                v + i * row + 16 * j * V_ELEM_BYTES(kind)),
-                         pv, a[j]);
-    }
-    V_UNROLL
-    for (unsigned j = 0; j < nv; j++)
-        v_store(acc + 16 * j, a[j]);
-}
-
-V_FN void
-mix_some(const unsigned kind, const float *const *p, uint32_t heads,
-         const void *v, uint32_t rows, uint32_t dim, float *const *acc)
-{
-    const unsigned es = V_ELEM_BYTES(kind);
-    const uint64_t row = (uint64_t) dim * es;
-    const uint8_t *base = v;
-    uint32_t       h, d, i;
-
-    for (h = 0; h < heads; h++) {
-        float *a = acc[h];
-
-        for (d = 0; d + 64 <= dim; d += 64)
-            mix_block(kind, 4, p[h], base + d * es, row, rows, a + d);
-        for (; d + 16 <= dim; d += 16)
-            mix_block(kind, 1, p[h], base + d * es, row, rows, a + d);
-        if (d < dim) {
-            v16 t = v_load_part(a + d, dim - d, 0.0f);
-
-            for (i = 0; i < rows; i++)
-                t = v_fma(v_elem_part(kind, base + i * row + d * es, dim - d),
-                          v_set1(p[h][i]), t);
-            v_store_part(a + d, dim - d, t);
-        }
-    }
-}
-
-#define V_ATTENTION(suffix, kind)                                             \
-    static void scores_##suffix(const float *const *q, uint32_t heads,        \
-                                const void *k, uint32_t rows, uint32_t dim,   \
-                                float *const *s)                              \
-    {                                                                         \
-        scores_some(kind, q, heads, k, rows, dim, s);                         \
-    }                                                                         \
-    static void mix_##suffix(const float *const *p, uint32_t heads,           \
-                             const void *v, uint32_t rows, uint32_t dim,      \
-                             float *const *acc)                               \
-    {                                                                         \
-        mix_some(kind, p, heads, v, rows, dim, acc);                          \
-    }
-
-V_ATTENTION(f32, CPU_F32)
-V_ATTENTION(f16, CPU_F16)
-V_ATTENTION(bf16, CPU_BF16)
+#include "backend/cpu/body_attention.h"
 
 static void
 store_f32(const float *x, uint32_t n, void *dst)

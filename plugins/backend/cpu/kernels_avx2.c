@@ -99,32 +99,6 @@ v_sum(v16 x)
     return _mm_cvtss_f32(_mm_add_ss(s2, _mm_shuffle_ps(s2, s2, 1)));
 }
 
-/* v_sum of each, in the same order. */
-V_FN void
-v_sum4(v16 x0, v16 x1, v16 x2, v16 x3, float out[4])
-{
-    const __m256 e0 = _mm256_add_ps(x0.a, x0.b);
-    const __m256 e1 = _mm256_add_ps(x1.a, x1.b);
-    const __m256 e2 = _mm256_add_ps(x2.a, x2.b);
-    const __m256 e3 = _mm256_add_ps(x3.a, x3.b);
-    const __m128 f0 = _mm_add_ps(_mm256_castps256_ps128(e0),
-                                 _mm256_extractf128_ps(e0, 1));
-    const __m128 f1 = _mm_add_ps(_mm256_castps256_ps128(e1),
-                                 _mm256_extractf128_ps(e1, 1));
-    const __m128 f2 = _mm_add_ps(_mm256_castps256_ps128(e2),
-                                 _mm256_extractf128_ps(e2, 1));
-    const __m128 f3 = _mm_add_ps(_mm256_castps256_ps128(e3),
-                                 _mm256_extractf128_ps(e3, 1));
-    /* x0[0] + x0[2], x1[0] + x1[2], x0[1] + x0[3], x1[1] + x1[3] */
-    const __m128 g0 = _mm_add_ps(_mm_unpacklo_ps(f0, f1),
-                                 _mm_unpackhi_ps(f0, f1));
-    const __m128 g1 = _mm_add_ps(_mm_unpacklo_ps(f2, f3),
-                                 _mm_unpackhi_ps(f2, f3));
-
-    _mm_storeu_ps(out, _mm_add_ps(_mm_movelh_ps(g0, g1),
-                                  _mm_movehl_ps(g1, g0)));
-}
-
 V_FN float
 v_top(v16 x)
 {
@@ -238,6 +212,45 @@ V_FN void
 v_prefetch(const void *p)
 {
     _mm_prefetch((const char *) p, _MM_HINT_T0);
+}
+
+/* A score has 8 lanes, so that sums of eight fit the registers. */
+#    define V_SL 8u
+typedef __m256 vs;
+
+V_FN vs
+s_elem(const unsigned kind, const uint8_t *p)
+{
+    if (kind == CPU_F16)
+        return _mm256_cvtph_ps(
+            _mm_loadu_si128((const __m128i *) (const void *) p));
+    if (kind == CPU_BF16)
+        return v_widen_bf16(p);
+    return _mm256_loadu_ps((const float *) (const void *) p);
+}
+
+V_FN vs
+s_fma(vs x, vs y, vs z)
+{
+    return _mm256_fmadd_ps(x, y, z);
+}
+
+V_FN vs
+s_zero(void)
+{
+    return _mm256_setzero_ps();
+}
+
+V_FN void
+s_sum8(const vs *x, float out[8])
+{
+    const __m256 a = _mm256_hadd_ps(_mm256_hadd_ps(x[0], x[1]),
+                                    _mm256_hadd_ps(x[2], x[3]));
+    const __m256 b = _mm256_hadd_ps(_mm256_hadd_ps(x[4], x[5]),
+                                    _mm256_hadd_ps(x[6], x[7]));
+
+    _mm256_storeu_ps(out, _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20),
+                                        _mm256_permute2f128_ps(a, b, 0x31)));
 }
 
 #    include "backend/cpu/body.h"
