@@ -13,22 +13,23 @@
 #include <string.h>
 
 static const struct moe_store formats[] = {
-    { "bf16", 16, 0, 0, 0, MOE_RATE_16, 0 },
-    { "f16", 16, 0, 0, 0, MOE_RATE_16, 0 },
-    { "f32", 32, 0, 0, 0, MOE_RATE_32, 0 },
-    { "fp8", 8, 128, 128, 32, MOE_RATE_8, 0 },   /* blocks of 128 x 128 */
-    { "fp8-channel", 8, 0, 0, 16, MOE_RATE_8, 0 },
-    { "int8", 8, 0, 0, 16, MOE_RATE_16, 0 },     /* one scale a row */
-    { "int4", 4, 128, 0, 16, MOE_RATE_16, 0 },   /* symmetric */
-    { "int4-g32", 4, 32, 0, 16, MOE_RATE_16, 0 },
-    { "gptq", 4, 128, 0, 20, MOE_RATE_16, 0 },   /* with 4-bit zero points */
-    { "awq", 4, 128, 0, 20, MOE_RATE_16, 0 },
-    { "mxfp4", 4, 32, 0, 8, MOE_RATE_16, 0 },
-    { "nvfp4", 4, 16, 0, 8, MOE_RATE_4, 0 },
-    { "q8_0", 8, 32, 0, 16, MOE_RATE_16, 0 },
-    { "q4_0", 4, 32, 0, 16, MOE_RATE_16, 0 },
-    { "8bit", 8, 0, 0, 0, MOE_RATE_8, 1 },
-    { "4bit", 4, 0, 0, 0, MOE_RATE_16, 1 },
+    { "bf16", 16, 0, 0, 0, MOE_RATE_16, 0, 0 },
+    { "f16", 16, 0, 0, 0, MOE_RATE_16, 0, 0 },
+    { "f32", 32, 0, 0, 0, MOE_RATE_32, 0, 0 },
+    { "fp8", 8, 128, 128, 32, MOE_RATE_8, 0, 0 },   /* blocks of 128 x 128 */
+    { "fp8-channel", 8, 0, 0, 16, MOE_RATE_8, 0, 0 },
+    { "int8", 8, 0, 0, 16, MOE_RATE_16, 0, 0 },     /* one scale a row */
+    { "int4", 4, 128, 0, 16, MOE_RATE_16, 0, 0 },   /* symmetric */
+    { "int4-g32", 4, 32, 0, 16, MOE_RATE_16, 0, 0 },
+    { "gptq", 4, 128, 0, 20, MOE_RATE_16, 0, 0 },   /* with 4-bit zero points */
+    { "awq", 4, 128, 0, 20, MOE_RATE_16, 0, 0 },
+    { "mxfp4", 4, 32, 0, 8, MOE_RATE_16, 0, 0 },
+    { "nvfp4", 4, 16, 0, 8, MOE_RATE_4, 0, 0 },
+    { "q8_0", 8, 32, 0, 16, MOE_RATE_16, 0, 0 },
+    { "q4_0", 4, 32, 0, 16, MOE_RATE_16, 0, 0 },
+    { "stored", 16, 0, 0, 0, MOE_RATE_16, 0, 1 },
+    { "8bit", 8, 0, 0, 0, MOE_RATE_8, 1, 0 },
+    { "4bit", 4, 0, 0, 0, MOE_RATE_16, 1, 0 },
 };
 #define N_FORMATS (sizeof(formats) / sizeof(formats[0]))
 
@@ -36,7 +37,7 @@ MOE_API const char *
 moe_plan_formats(void)
 {
     return "bf16 f16 f32 fp8 fp8-channel int8 int4 int4-g32 gptq awq mxfp4 "
-           "nvfp4 q8_0 q4_0 8bit 4bit";
+           "nvfp4 q8_0 q4_0 stored 8bit 4bit";
 }
 
 MOE_API const char *
@@ -149,6 +150,8 @@ moe_format_bytes(const struct moe_store *f, const struct moe_matrix *m)
     double n = (double) m->n, k = (double) m->k, count = (double) m->count;
     double groups, rows;
 
+    if (f->stored && m->bits > 0)
+        return count * n * k * m->bits / 8;
     if (f->flat)
         return count * n * k * f->bits / 8;
     if (m->vector)

@@ -18,20 +18,28 @@ int
 moe_shape_add(struct moe_sketch *s, uint32_t cls, int vector, uint64_t n,
               uint64_t k, uint64_t count, uint64_t used)
 {
+    return moe_sketch_add_stored(s, cls, vector, n, k, count, used, 0);
+}
+
+int
+moe_sketch_add_stored(struct moe_sketch *s, uint32_t cls, int vector,
+                      uint64_t n, uint64_t k, uint64_t count, uint64_t used,
+                      double bits)
+{
     uint32_t i;
 
     if (n == 0 || k == 0 || count == 0)
         return 1;
     for (i = 0; i < s->n_m; i++)
         if (s->m[i].cls == cls && s->m[i].vector == (uint32_t) vector
-            && s->m[i].n == n && s->m[i].k == k
+            && s->m[i].n == n && s->m[i].k == k && s->m[i].bits == bits
             && (s->m[i].count == s->m[i].used) == (count == used))
             break;
     if (i == s->n_m) {
         if (s->n_m == MOE_SHAPE_MATRICES)
             return 0;
         s->m[s->n_m++] = (struct moe_matrix){ cls, (uint32_t) vector, n, k,
-                                              0, 0 };
+                                              0, 0, bits };
     }
     s->m[i].count += count;
     s->m[i].used += used;
@@ -250,6 +258,29 @@ guess_format(const struct moe_json *config, struct moe_sketch *s)
                                              : "bf16");
 }
 
+/* The last part of a path, or the name as it was given. */
+static void
+name_it(const char *what, struct moe_sketch *out)
+{
+    char        shown[MOE_SHOW_MAX + 4];
+    const char *base;
+    size_t      len = strlen(what);
+
+    while (len > 1 && what[len - 1] == '/')
+        len--;
+    base = what + len;
+    while (base > what && base[-1] != '/')
+        base--;
+    snprintf(out->name, sizeof(out->name), "%.*s",
+             (int) (what + len - base < 60 ? what + len - base : 60), base);
+    moe_show(out->name, shown);
+    snprintf(out->name, sizeof(out->name), "%.60s", shown);
+    len = strlen(out->name);
+    if (len > 5 && strcmp(out->name + len - 5, ".json") == 0
+        && strcmp(out->name, "config.json") != 0)
+        out->name[len - 5] = '\0';
+}
+
 moe_status
 moe_shape_open(const char *what, struct moe_sketch *out, struct moe_error *err)
 {
@@ -257,7 +288,6 @@ moe_shape_open(const char *what, struct moe_sketch *out, struct moe_error *err)
     struct json_object *top = NULL;
     struct moe_json     config = { NULL, shown, "" };
     struct stat         st;
-    const char         *base;
     size_t              len = strlen(what);
     moe_status          status;
 
@@ -278,10 +308,13 @@ moe_shape_open(const char *what, struct moe_sketch *out, struct moe_error *err)
             return status;
     }
     moe_show_path(path, shown);
-    if (len > 5 && strcmp(what + len - 5, ".gguf") == 0)
-        return moe_fail(err, MOE_E_UNSUPPORTED, 0,
-                        "%s: GGUF files are not read; give the config.json "
-                        "of the model", shown);
+    if (len > 5 && strcmp(what + len - 5, ".gguf") == 0) {
+        status = moe_sketch_gguf(path, out, err);
+        if (status != MOE_OK)
+            return status;
+        name_it(what, out);
+        return MOE_OK;
+    }
     status = moe_json_file(path, MAX_CONFIG, &top, err);
     if (status != MOE_OK)
         return status;
@@ -296,18 +329,6 @@ moe_shape_open(const char *what, struct moe_sketch *out, struct moe_error *err)
         moe_shape_free(out);
         return status;
     }
-    while (len > 1 && what[len - 1] == '/')
-        len--;
-    base = what + len;
-    while (base > what && base[-1] != '/')
-        base--;
-    snprintf(out->name, sizeof(out->name), "%.*s",
-             (int) (what + len - base < 60 ? what + len - base : 60), base);
-    moe_show(out->name, shown);
-    snprintf(out->name, sizeof(out->name), "%.60s", shown);
-    len = strlen(out->name);
-    if (len > 5 && strcmp(out->name + len - 5, ".json") == 0
-        && strcmp(out->name, "config.json") != 0)
-        out->name[len - 5] = '\0';
+    name_it(what, out);
     return MOE_OK;
 }

@@ -21,6 +21,7 @@ struct moe_matrix {
     uint64_t n, k;   /* (n, k); vectors: (n, 1) */
     uint64_t count;  /* in the model */
     uint64_t used;   /* for one token */
+    double   bits;   /* of an element in the file, 0: not known */
 };
 
 #define MOE_SHAPE_MATRICES 96u
@@ -42,6 +43,13 @@ struct moe_sketch {
 /* Equal ones are added up.  0: the table is full. */
 int moe_shape_add(struct moe_sketch *s, uint32_t cls, int vector, uint64_t n,
                   uint64_t k, uint64_t count, uint64_t used);
+/* The same, with the bits an element has in the file. */
+int moe_sketch_add_stored(struct moe_sketch *s, uint32_t cls, int vector,
+                          uint64_t n, uint64_t k, uint64_t count,
+                          uint64_t used, double bits);
+/* From the header of a GGUF file (gguf.c). */
+moe_status moe_sketch_gguf(const char *path, struct moe_sketch *out,
+                           struct moe_error *err);
 /* The object may be a whole config.json or one with "text_config". */
 moe_status moe_shape_read(const struct moe_json *config, struct moe_sketch *out,
                           struct moe_error *err);
@@ -79,6 +87,7 @@ struct moe_store {
     double      extra;    /* bits of scale and zero point */
     uint32_t    rate;     /* MOE_RATE_*: the units that multiply it */
     uint32_t    flat;     /* for everything, vectors too, nothing else */
+    uint32_t    stored;   /* as the file has it, if that is known */
 };
 #define MOE_RATE_16 0u
 #define MOE_RATE_8  1u /* 8-bit floats where there are such units */

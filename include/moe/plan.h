@@ -64,7 +64,8 @@ struct moe_plan_model {
 MOE_NO_TAIL(moe_plan_model, flop_token);
 
 /*
- * what: a preset's name, a folder with a config.json, or such a file.
+ * what: a preset's name, a folder with a config.json, such a file, or a GGUF
+ * file, whose own formats are called "stored".
  * MOE_E_NOT_FOUND with the nearest names; MOE_E_UNSUPPORTED for an unknown
  * family; MOE_E_CORRUPT for a field that is missing or contradicts another.
  */

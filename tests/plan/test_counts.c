@@ -11,6 +11,7 @@
 #include "tests/tap.h"
 
 #include <math.h>
+#include <unistd.h>
 
 struct count {
     const char *name;
@@ -320,6 +321,125 @@ test_files(void)
     }
 }
 
+/* ------------------------------------------------------------------ GGUF -- */
+
+static void
+put(FILE *f, uint64_t v, size_t bytes)
+{
+    fwrite(&v, 1, bytes, f);
+}
+
+static void
+put_text(FILE *f, const char *text)
+{
+    put(f, strlen(text), 8);
+    fwrite(text, 1, strlen(text), f);
+}
+
+static void
+put_key(FILE *f, const char *key, uint32_t v)
+{
+    put_text(f, key);
+    put(f, 4, 4);
+    put(f, v, 4);
+}
+
+static void
+put_tensor(FILE *f, const char *name, uint32_t type, uint32_t dims,
+           uint64_t a, uint64_t b, uint64_t c)
+{
+    uint64_t dim[3] = { a, b, c };
+
+    put_text(f, name);
+    put(f, dims, 4);
+    fwrite(dim, 8, dims, f);
+    put(f, type, 4);
+    put(f, 0, 8);
+}
+
+/* A layer of 4 experts, 2 of them for a token; wrong: one of its numbers. */
+static void
+write_gguf(const char *path, uint32_t experts)
+{
+    FILE *f = fopen(path, "wb");
+
+    if (f == NULL)
+        return;
+    fwrite("GGUF", 1, 4, f);
+    put(f, 3, 4);
+    put(f, 11, 8);
+    put(f, 10, 8);
+    put_text(f, "general.architecture");
+    put(f, 8, 4);
+    put_text(f, "qwen3moe");
+    put_key(f, "qwen3moe.embedding_length", 64);
+    put_key(f, "qwen3moe.block_count", 1);
+    put_key(f, "qwen3moe.context_length", 512);
+    put_key(f, "qwen3moe.attention.head_count", 4);
+    put_key(f, "qwen3moe.attention.head_count_kv", 2);
+    put_key(f, "qwen3moe.attention.key_length", 16);
+    put_key(f, "qwen3moe.expert_count", experts);
+    put_key(f, "qwen3moe.expert_used_count", 2);
+    put_text(f, "tokenizer.ggml.tokens");
+    put(f, 9, 4);
+    put(f, 8, 4);
+    put(f, 2, 8);
+    put_text(f, "a");
+    put_text(f, "b");
+    put_tensor(f, "token_embd.weight", 1, 2, 64, 100, 0);
+    put_tensor(f, "output_norm.weight", 0, 1, 64, 0, 0);
+    put_tensor(f, "blk.0.attn_norm.weight", 0, 1, 64, 0, 0);
+    put_tensor(f, "blk.0.attn_q.weight", 2, 2, 64, 64, 0);
+    put_tensor(f, "blk.0.attn_k.weight", 2, 2, 64, 32, 0);
+    put_tensor(f, "blk.0.attn_v.weight", 8, 2, 64, 32, 0);
+    put_tensor(f, "blk.0.attn_output.weight", 2, 2, 64, 64, 0);
+    put_tensor(f, "blk.0.ffn_gate_inp.weight", 0, 2, 64, 4, 0);
+    put_tensor(f, "blk.0.ffn_gate_exps.weight", 2, 3, 64, 32, 4);
+    put_tensor(f, "blk.0.ffn_up_exps.weight", 2, 3, 64, 32, 4);
+    put_tensor(f, "blk.0.ffn_down_exps.weight", 2, 3, 32, 64, 4);
+    fclose(f);
+}
+
+static void
+test_gguf(void)
+{
+    struct moe_error      err = { .struct_size = sizeof(err) };
+    struct moe_plan_model m = { .struct_size = sizeof(m) };
+    char                  path[] = "/tmp/moe-plan-XXXXXX.gguf";
+    uint64_t              bytes;
+    moe_planner          *p;
+    int                   fd = mkstemps(path, 5);
+
+    if (fd >= 0)
+        close(fd);
+    write_gguf(path, 4);
+    is_int(moe_plan_open(path, &p, &err), MOE_OK, "a GGUF file");
+    if (p == NULL) {
+        unlink(path);
+        return;
+    }
+    moe_plan_model(p, &m);
+    is_int(m.total, 6400 + 128 + 12288 + 256 + 4 * 6144, "its parameters");
+    is_int(m.active, 6400 + 128 + 12288 + 256 + 2 * 6144, "of a token");
+    is_int(m.per_expert, 6144, "of an expert");
+    is_int(moe_plan_kv_growth(p, 2), 2 * 2 * 16 * 2, "its cache");
+    is_int(moe_plan_weights(p, NULL, &bytes, NULL, &err), MOE_OK,
+           "as the file has it");
+    /* f16, f32, q4_0 of 4.5 bits, q8_0 of 8.5 bits */
+    is_int(bytes, 6400 * 2 + 128 * 4 + 10240 * 9 / 16 + 2048 * 17 / 16
+                      + 256 * 4 + 4 * 6144 * 9 / 16, "its bytes");
+    ok(moe_plan_weights(p, "bf16", &bytes, NULL, &err) == MOE_OK
+           && bytes == 2 * m.total, "and in another format");
+    moe_plan_close(p);
+    write_gguf(path, 5);
+    is_int(moe_plan_open(path, &p, &err), MOE_E_CORRUPT,
+           "experts that contradict the metadata");
+    has_str(err.text, "4 experts, but expert_count is 5", "are named");
+    if (truncate(path, 300) == 0)
+        is_int(moe_plan_open(path, &p, &err), MOE_E_CORRUPT, "a cut file");
+    unlink(path);
+}
+
 static void
 test_dense(void)
 {
@@ -374,6 +494,7 @@ main(void)
     test_cache();
     test_weights();
     test_files();
+    test_gguf();
     test_dense();
     test_refusals();
     return tap_done();
