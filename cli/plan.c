@@ -228,7 +228,8 @@ print_times(const struct moe_plan_setup *s, const struct moe_plan_result *r)
                    whole_text(r->critical_batch, a));
     if (r->ep > 1)
         out_format("  the fullest of %u expert ranks has %.2f times the mean "
-                   "load (uniform routing)\n", r->ep, r->imbalance);
+                   "load (%s routing)\n", r->ep, r->imbalance,
+                   s->skew > 0 ? "skewed" : "uniform");
     if (r->layer_traffic > 0)
         out_format("  each device sends %s a layer and step\n",
                    gb_text(r->layer_traffic, a));
@@ -545,7 +546,7 @@ print_json(struct cli *c, const struct question *q, const moe_planner *p,
     struct moe_plan_result r = { .struct_size = sizeof(r) };
     uint64_t               bytes, by[MOE_PLAN_CLASSES];
     uint32_t               i;
-    int                    n = 0;
+    int                    n = 0, fits = 0;
 
     moe_plan_model(p, &m);
     if (moe_plan_weights(p, q->setup.format, &bytes, by, &err) != MOE_OK
@@ -592,6 +593,7 @@ print_json(struct cli *c, const struct question *q, const moe_planner *p,
                     0);
         out_text("},\"plan\":");
         json_result(&r);
+        fits = r.fits != 0;
         out_text(",\"batches\":[");
         for (t.batch = 1; t.batch <= 4096; t.batch *= 2) {
             if (moe_plan_run(p, &t, &r, NULL) != MOE_OK || !r.fits)
@@ -607,7 +609,7 @@ print_json(struct cli *c, const struct question *q, const moe_planner *p,
             return EXIT_USAGE;
     }
     out_text("}\n");
-    return EXIT_OK;
+    return q->has_device && !fits ? EXIT_BUDGET : EXIT_OK;
 }
 
 static int

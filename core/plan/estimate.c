@@ -140,6 +140,8 @@ check(const moe_planner *p, const struct moe_plan_setup *s,
         return out_of_range("price", s->price, "0..1e6 USD an hour", err);
     if (!(s->kv_elem >= 0 && s->kv_elem <= 8))
         return out_of_range("cache element", s->kv_elem, "0..8 bytes", err);
+    if (!(s->skew >= 0 && s->skew <= 20))
+        return out_of_range("skew", s->skew, "0..20", err);
     if (!(s->imbalance == 0 || s->imbalance >= 1) || s->imbalance > 1e6)
         return out_of_range("imbalance", s->imbalance, "1..1e6", err);
     if ((s->flags & MOE_PLAN_IDEAL) == 0 && s->devices > 1
@@ -530,6 +532,28 @@ estimate(const moe_planner *p, const struct moe_plan_setup *s,
     money(s, r);
 }
 
+/* How uneven the ranks are under a skewed popularity: drawn, with a seed of
+ * its own so that the same question has the same answer. */
+static moe_status
+draw_imbalance(const moe_planner *p, const struct layout *l,
+               struct moe_plan_setup *s, struct moe_error *err)
+{
+    struct moe_plan_draw   d = { .struct_size = sizeof(d), .trials = 64,
+                                 .seed = 1, .skew = s->skew };
+    struct moe_plan_spread x;
+    double                 batch = ceil(s->batch / l->pp);
+    moe_status             status;
+
+    d.n_experts = p->s.n_experts;
+    d.top_k = p->s.top_k;
+    d.ranks = l->ep;
+    d.batch = batch < 1024 ? (uint32_t) batch : 1024; /* it no longer falls */
+    status = moe_plan_simulate(&d, &x, err);
+    if (status == MOE_OK)
+        s->imbalance = x.max_rank * l->ep / ((double) d.batch * d.top_k);
+    return status;
+}
+
 /* 1 if a is the better of two layouts. */
 static int
 better(const struct moe_plan_result *a, const struct moe_plan_result *b)
@@ -546,6 +570,7 @@ moe_plan_run(const moe_planner *p, const struct moe_plan_setup *s,
              struct moe_plan_result *out, struct moe_error *err)
 {
     struct moe_plan_result r, best = { 0 };
+    struct moe_plan_setup  with;
     struct layout          l, want;
     struct sums            u;
     struct moe_error       first = { .struct_size = sizeof(first) };
@@ -573,7 +598,13 @@ moe_plan_run(const moe_planner *p, const struct moe_plan_setup *s,
                              first.status == MOE_OK ? &first : NULL);
             if (status != MOE_OK)
                 continue;
-            estimate(p, s, &u, &l, &r);
+            with = *s;
+            if (s->skew > 0 && s->imbalance == 0 && l.ep > 1) {
+                status = draw_imbalance(p, &l, &with, err);
+                if (status != MOE_OK)
+                    return status;
+            }
+            estimate(p, &with, &u, &l, &r);
             if (!have || better(&r, &best))
                 best = r;
             have = 1;

@@ -13,7 +13,8 @@
  * Qwen, Mistral and Meta do).
  *
  * Threads: a moe_planner is read-only once open and may be shared.  Calls take
- * microseconds, but for moe_plan_simulate and the measured device "this".
+ * microseconds, but for moe_plan_simulate, a setup with skew, and the measured
+ * device "this".
  */
 #ifndef MOE_PLAN_H
 #define MOE_PLAN_H
@@ -211,7 +212,7 @@ struct moe_plan_setup {
     double   context; /* tokens a sequence may have; 0: input + output        */
     double   utilization; /* of the rented hours, 0..1]; 0: 1                 */
     double   price;   /* USD an hour and device; 0: the device's              */
-    double   skew;    /* adds to imbalance; 0: uniform                        */
+    double   skew;    /* of the experts' popularity, as moe_plan_draw's       */
     double   imbalance; /* of the fullest rank, if known; 0: estimate         */
 };
 MOE_NO_TAIL(moe_plan_setup, imbalance);

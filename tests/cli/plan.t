@@ -14,6 +14,8 @@ moe plan deepseek-v3 --hardware h100-sxm --gpus 8
 status_is 3 'DeepSeek-V3 on 8 H100'
 out_has 'IT DOES NOT FIT' 'does not fit'
 out_has 'on 16 of them' 'and what would'
+moe plan deepseek-v3 --hardware h100-sxm --gpus 8 --json
+status_is 3 'the same as JSON'
 moe plan mixtral-8x7b --compare --hardware h100-sxm --concurrency 10 \
     --utilization 0.05
 status_is 0 'MoE or dense for 10 users and 5 % of the hours'

@@ -148,6 +148,16 @@ test_memory(void)
     ok(moe_plan_run(p, &s, &r, &err) == MOE_OK
            && near(r.experts, 45097156608 * 2.0 / 8, 0.001),
        "eight devices always hold an eighth of the experts");
+    s.ep = 8;
+    s.batch = 64;
+    ok(moe_plan_run(p, &s, &r, &err) == MOE_OK
+           && near(r.imbalance, 1.338, 0.02), "the fullest rank: %.3f",
+       r.imbalance);
+    s.skew = 1;
+    ok(moe_plan_run(p, &s, &r, &err) == MOE_OK && r.imbalance > 2
+           && r.imbalance < 3, "... of a skewed router: %.3f", r.imbalance);
+    s.skew = 0;
+    s.batch = 8;
     s.tp = s.ep = 0;
     s.devices = 1;
     ok(moe_plan_run(p, &s, &r, &err) == MOE_OK && !r.fits && r.max_batch == 0,
