@@ -205,7 +205,7 @@ print_times(const struct moe_plan_setup *s, const struct moe_plan_result *r)
 {
     char a[32], b[32], d[32], e[32];
 
-    out_text("\n                          estimate   bare roofline   bound by\n");
+    out_format("\n%26s%s\n", "", "estimate   bare roofline   bound by");
     if (s->input > 0)
         out_format("  time to first token   %10s   %13s   %s\n",
                    time_text(r->ttft, a), time_text(r->roofline_ttft, b),

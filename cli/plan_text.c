@@ -80,8 +80,9 @@ whole_text(double v, char *buf)
 char *
 usd_text(double v, char *buf)
 {
-    snprintf(buf, 32, "$%.*f", v >= 100 ? 0 : v >= 0.995 ? 2 : v >= 0.01 ? 3 : 4,
-             v);
+    int digits = v >= 100 ? 0 : v >= 0.995 ? 2 : v >= 0.01 ? 3 : 4;
+
+    snprintf(buf, 32, "$%.*f", digits, v);
     return buf;
 }
 

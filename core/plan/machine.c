@@ -2,14 +2,15 @@
 /*
  * machine.c - the device "this": what the machine itself can do.
  *
- * Measures the bandwidth of reading memory and the rate of fused
- * multiply-adds in single precision with all threads, a third of a second
- * together, and keeps them in $XDG_CACHE_HOME/moe-run/this.ini for the same
- * processor and number of threads.  The memory is looked up every time,
- * because it changes with what else runs.
+ * Takes the ceilings that moe-run bench measures, some tenths of a second,
+ * and keeps them in $XDG_CACHE_HOME/moe-run/this.ini for the same processor
+ * and number of threads.  The memory is looked up every time, because it
+ * changes with what else runs.
  */
 #include "plan/device.h"
 
+#include "bench/ceiling.h"
+#include "memory/ledger.h"
 #include "memory/limits.h"
 #include "support/pool.h"
 
@@ -20,82 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BUFFER   (256u << 20) /* bytes: beyond any cache of one socket */
-#define ROUNDS   4
-#define FMA_LOOP 1000000u
-
-static double
-now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double) t.tv_sec + (double) t.tv_nsec * 1e-9;
-}
-
-struct job {
-    const uint64_t *words;
-    size_t          n; /* of one part */
-    uint32_t        parts;
-    uint64_t        sum[256];
-    float           f[256];
-};
-
-static void
-read_part(void *arg, uint32_t i)
-{
-    struct job     *j = arg;
-    const uint64_t *p = j->words + (size_t) i * j->n;
-    uint64_t        a = 0, b = 0, c = 0, d = 0;
-    size_t          k;
-
-    for (k = 0; k + 8 <= j->n; k += 8) {
-        a += p[k] ^ p[k + 4];
-        b += p[k + 1] ^ p[k + 5];
-        c += p[k + 2] ^ p[k + 6];
-        d += p[k + 3] ^ p[k + 7];
-    }
-    j->sum[i] = a + b + c + d;
-}
-
-/* Ten sums at once hide the latency of the unit. */
-#define FMA_BODY(LANES)                                                       \
-    do {                                                                      \
-        typedef float vec __attribute__((__vector_size__(4 * (LANES))));      \
-        vec      s[10], x, y;                                                 \
-        uint32_t a, k;                                                        \
-                                                                              \
-        for (k = 0; k < (LANES); k++) {                                       \
-            x[k] = 1.0f + 1e-7f * (float) (i + k);                            \
-            y[k] = 1e-9f;                                                     \
-        }                                                                     \
-        for (a = 0; a < 10; a++)                                              \
-            s[a] = x;                                                         \
-        for (k = 0; k < FMA_LOOP; k++)                                        \
-            for (a = 0; a < 10; a++)                                          \
-                s[a] = s[a] * x + y;                                          \
-        for (a = 1; a < 10; a++)                                              \
-            s[0] += s[a];                                                     \
-        j->f[i] = s[0][0];                                                    \
-    } while (0)
-
-static void
-fma_plain(void *arg, uint32_t i)
-{
-    struct job *j = arg;
-
-    FMA_BODY(4);
-}
-
-#ifdef __x86_64__
-__attribute__((__target__("avx2,fma"))) static void
-fma_avx2(void *arg, uint32_t i)
-{
-    struct job *j = arg;
-
-    FMA_BODY(8);
-}
-#endif
+#define PASSES 3u
 
 /* The processor's name and the threads: what a measurement is good for. */
 static void
@@ -118,57 +44,40 @@ identity(uint32_t threads, char *buf, size_t size)
     snprintf(buf, size, "%s, %u threads", name, threads);
 }
 
+static double
+larger(double a, double b)
+{
+    return a > b ? a : b;
+}
+
 static moe_status
 measure(struct moe_plan_device *d, struct moe_error *err)
 {
-    void (*fma_fn)(void *, uint32_t) = fma_plain;
-    double           lanes = 4, t, best;
-    struct moe_pool *pool;
-    struct job      *j = calloc(1, sizeof(*j));
-    uint64_t        *buf = malloc(BUFFER);
-    moe_status       status;
-    int              i;
+    struct moe_bench_machine m;
+    struct moe_ledger       *ledger = NULL;
+    struct moe_pool         *pool = NULL;
+    struct moe_ceiling      *c = NULL;
+    moe_status               status = moe_ledger_open(&ledger, err);
 
-    if (j == NULL || buf == NULL) {
-        free(j);
-        free(buf);
-        return moe_fail(err, MOE_E_NOMEM, ENOMEM,
-                        "this machine: no memory to measure with");
+    if (status == MOE_OK)
+        status = moe_pool_open(0, &pool, err);
+    if (status == MOE_OK)
+        status = moe_ceiling_open(pool, ledger, &c, err);
+    if (status == MOE_OK) {
+        moe_ceiling_measure(c, PASSES, &m);
+        d->bandwidth = larger(larger(m.read_4k, m.read_4k_streams),
+                              larger(m.read_2m, m.read_2m_streams));
+        d->fp32 = m.f32_ops;
+        d->int8 = m.int8_ops;
     }
-    status = moe_pool_open(0, &pool, err);
-    if (status != MOE_OK) {
-        free(j);
-        free(buf);
-        return status;
-    }
-#ifdef __x86_64__
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-        fma_fn = fma_avx2;
-        lanes = 8;
-    }
-#endif
-    memset(buf, 1, BUFFER);
-    j->words = buf;
-    j->parts = moe_pool_threads(pool) < 256 ? moe_pool_threads(pool) : 256;
-    j->n = BUFFER / 8 / j->parts / 8 * 8;
-    for (i = 0, best = 1e9; i < ROUNDS; i++) {
-        t = now();
-        moe_pool_run(pool, j->parts, read_part, j);
-        t = now() - t;
-        best = t < best ? t : best;
-    }
-    d->bandwidth = (double) j->n * 8 * j->parts / best;
-    for (i = 0, best = 1e9; i < ROUNDS; i++) {
-        t = now();
-        moe_pool_run(pool, j->parts, fma_fn, j);
-        t = now() - t;
-        best = t < best ? t : best;
-    }
-    d->fp32 = 20.0 * lanes * FMA_LOOP * j->parts / best;
+    moe_ceiling_close(c);
     moe_pool_close(pool);
-    free(buf);
-    free(j);
-    return MOE_OK;
+    if (ledger != NULL)
+        (void) moe_ledger_close(ledger);
+    if (status == MOE_OK && (d->bandwidth <= 0 || d->fp32 <= 0))
+        status = moe_fail(err, MOE_E_INTERNAL, 0,
+                          "this machine: its speed could not be measured");
+    return status;
 }
 
 /* The cache's file; 0: there is no place for one. */
@@ -211,10 +120,11 @@ cache_write(const struct moe_plan_device *d)
                    "# measured by moe-run plan --hardware this; delete the "
                    "file to measure again\n"
                    "[device]\nvendor = host\nmemory_bytes = %.0f\n"
-                   "bandwidth_gbs = %.2f\n\n[tflops]\nfp32 = %.5f\n\n"
+                   "bandwidth_gbs = %.2f\n\n[tflops]\nfp32 = %.5f\n%s%.5f\n\n"
                    "[source]\nas_of = %s\nconfidence = measured\n"
                    "text = %s\n",
                    d->memory, d->bandwidth / 1e9, d->fp32 / 1e12,
+                   d->int8 > 0 ? "int8 = " : "# int8: none ", d->int8 / 1e12,
                    d->source_date, d->source) > 0;
     good &= fclose(f) == 0;
     if (!good || rename(part, path) != 0)

@@ -186,7 +186,7 @@ struct moe_plan_device {
 };
 MOE_NO_TAIL(moe_plan_device, launch);
 /* A name from conf/hardware, the beginning of one that fits no other, a path
- * of such a file, or "this": the machine, measured (0.3 s) and then kept in
+ * of such a file, or "this": the machine, measured (a second) and then kept in
  * $XDG_CACHE_HOME/moe-run/this.ini. */
 MOE_API moe_status moe_plan_device(const char             *name,
                                    struct moe_plan_device *out,
