@@ -15,13 +15,14 @@
  *
  * One row of x is bound by memory: line by line, all in registers.  More rows
  * are bound by arithmetic: a run of 32 columns is unpacked into 8 registers
- * and meets one row of x after the other, whose sums lie in the first cache.
+ * and meets one row of x after the other, whose sums lie in registers if they
+ * are few, in the first cache if they are many.
  */
 
 #define L_HALVES (CPU_LANES / L_ROWS)
 #define L_AHEAD  4096u /* bytes that weights are fetched ahead of their use */
 
-/* -z for the rows from row 0 of the half on, twice in each lane. */
+/* -z for the rows of a half, twice in each lane.  z: the group's, or NULL. */
 V_FN iv
 lines_zero(const unsigned kind, const struct cpu_mat *m, const uint8_t *z,
            unsigned half)
@@ -29,9 +30,9 @@ lines_zero(const unsigned kind, const struct cpu_mat *m, const uint8_t *z,
     const int32_t unsign = L_VNNI && kind == CPU_INT8 ? 128 : 0;
     iv            v = i_set1_32(m->zero + unsign);
 
-    if (kind == CPU_INT4 && m->has_zero)
+    if (kind == CPU_INT4 && z != NULL)
         v = i_add32(v, i_nibbles(z, half));
-    if (kind == CPU_INT8 && m->has_zero)
+    if (kind == CPU_INT8 && z != NULL)
         v = i_add32(v, i_bytes(z + half * L_ROWS));
     return i_minus_pair(v);
 }
@@ -170,6 +171,97 @@ lines_one(const unsigned kind, const struct cpu_mat *m, const uint8_t *w,
         f_store(out + L_ROWS * h, acc[h]);
 }
 
+/* --------------------------------------------------------------- few rows -- */
+
+#define L_FEW 8u /* from so many rows on the sums lie in the cache */
+
+/* A run of a half by nt rows of x. */
+V_FN void
+lines_run_few(const unsigned kind, const unsigned nt, const uint8_t *w,
+              const struct cpu_q8 *const *x, uint64_t g, iv zero, fv *inner)
+{
+    iv u[8];
+
+    V_UNROLL
+    for (unsigned j = 0; j < 8; j++)
+        u[j] = lines_operand(kind, i_load(lines_at(kind, w, j)), j);
+    V_UNROLL
+    for (unsigned t = 0; t < nt; t++) {
+        const struct cpu_q8 *r = x[t] + g;
+        iv                   s = lines_begin(kind, r, zero);
+
+        V_UNROLL
+        for (unsigned j = 0; j < 8; j++) {
+            s = lines_add(kind, s, u[j],
+                          !L_VNNI && kind == CPU_INT8 ? i_load(w + LINE * j)
+                                                      : u[j],
+                          i_four(r->q + 4 * j));
+            V_KEEP(s);
+        }
+        inner[t] = f_fma(f_of(lines_end(kind, s)), f_set1(r->d), inner[t]);
+        V_FORGET; /* else what rows of x have in common spills registers */
+    }
+}
+
+V_FN void
+lines_few(const unsigned kind, const unsigned nt, const struct cpu_mat *m,
+          const uint8_t *w, const struct cpu_q8 *const *x, float *out,
+          uint32_t ldo)
+{
+    const uint64_t run = lines_run_bytes(kind);
+    const uint64_t tail_bytes = lines_tail_bytes(kind, m->scale, m->has_zero);
+    const uint64_t n = cpu_ceil(m->k, CPU_RUN), per = m->group / CPU_RUN;
+    const uint32_t scale = m->scale, has_zero = m->has_zero;
+    iv             zero[L_HALVES];
+    fv             acc[4 * L_HALVES], inner[4 * L_HALVES];
+    uint64_t       g = 0;
+
+    V_UNROLL
+    for (unsigned i = 0; i < nt * L_HALVES; i++)
+        acc[i] = f_set1(0.0f);
+    V_UNROLL
+    for (unsigned h = 0; h < L_HALVES; h++)
+        zero[h] = lines_zero(kind, m, NULL, h);
+    while (g < n) {
+        const uint64_t end = cpu_min(g + per, n);
+        const uint8_t *tail = w + (end - g) * run;
+
+        V_UNROLL
+        for (unsigned h = 0; h < L_HALVES; h++)
+            if (has_zero)
+                zero[h] = lines_zero(kind, m, tail + lines_scale_bytes(scale),
+                                     h);
+        V_UNROLL
+        for (unsigned i = 0; i < nt * L_HALVES; i++)
+            inner[i] = f_set1(0.0f);
+        for (; g < end; g++, w += run) {
+            for (unsigned j = 0; j < run; j += 64)
+                v_prefetch(w + j + L_AHEAD);
+            V_UNROLL
+            for (unsigned h = 0; h < L_HALVES; h++)
+                lines_run_few(kind, nt, w + 4 * L_ROWS * h, x, g, zero[h],
+                              inner + nt * h);
+        }
+        v_prefetch(tail + L_AHEAD);
+        V_UNROLL
+        for (unsigned h = 0; h < L_HALVES; h++) {
+            const fv s = lines_scales(kind, scale, tail, h);
+
+            V_UNROLL
+            for (unsigned t = 0; t < nt; t++)
+                acc[nt * h + t] = f_fma(inner[nt * h + t], s,
+                                        acc[nt * h + t]);
+        }
+        w = tail + tail_bytes;
+    }
+    V_UNROLL
+    for (unsigned h = 0; h < L_HALVES; h++) {
+        V_UNROLL
+        for (unsigned t = 0; t < nt; t++)
+            f_store(out + t * ldo + L_ROWS * h, acc[nt * h + t]);
+    }
+}
+
 /* -------------------------------------------------------------- more rows -- */
 
 /* A run of a half by nt rows of x.  first, last: of its group.  in, acc: (nt,
@@ -216,20 +308,22 @@ lines_many(const unsigned kind, const struct cpu_mat *m, const uint8_t *w,
     const uint64_t n = cpu_ceil(m->k, CPU_RUN), per = m->group / CPU_RUN;
     const uint32_t scale = m->scale;
     float          in[CPU_TOKENS * CPU_LANES], acc[CPU_TOKENS * CPU_LANES];
+    const iv       same = lines_zero(kind, m, NULL, 0); /* without has_zero */
     uint64_t       g = 0;
 
     memset(acc, 0, nt * CPU_LANES * sizeof(float));
     while (g < n) {
         const uint64_t end = cpu_min(g + per, n), begin = g;
         const uint8_t *tail = w + (end - g) * run;
+        const uint8_t *z = m->has_zero ? tail + lines_scale_bytes(scale)
+                                       : NULL;
 
         for (; g < end; g++, w += run) {
             for (unsigned j = 0; j < run; j += 64)
                 v_prefetch(w + j + L_AHEAD);
             for (unsigned h = 0; h < L_HALVES; h++) {
-                const iv zero = lines_zero(kind, m,
-                                           tail + lines_scale_bytes(scale),
-                                           h);
+                const iv       zero = z != NULL ? lines_zero(kind, m, z, h)
+                                                : same;
                 const fv       s = lines_scales(kind, scale, tail, h);
                 const uint8_t *p = w + 4 * L_ROWS * h;
                 float         *i = in + L_ROWS * h, *a = acc + L_ROWS * h;
@@ -260,11 +354,19 @@ lines_rows(const unsigned kind, const struct cpu_mat *m, uint32_t panel,
 
     for (uint32_t p = 0; p < np; p++) {
         const uint8_t *w = m->data + (panel + p) * m->panel_bytes;
+        float         *o = out + CPU_LANES * p;
+        uint32_t       t = 0;
 
-        if (nt == 1)
-            lines_one(kind, m, w, x[0], out + CPU_LANES * p);
-        else
-            lines_many(kind, m, w, x, nt, out + CPU_LANES * p, ldo);
+        if (nt >= L_FEW) {
+            lines_many(kind, m, w, x, nt, o, ldo);
+            continue;
+        }
+        for (; nt - t >= 4; t += 4)
+            lines_few(kind, 4, m, w, x + t, o + (size_t) t * ldo, ldo);
+        for (; nt - t >= 2; t += 2)
+            lines_few(kind, 2, m, w, x + t, o + (size_t) t * ldo, ldo);
+        if (nt > t)
+            lines_one(kind, m, w, x[t], o + (size_t) t * ldo);
     }
 }
 
