@@ -31,7 +31,8 @@ struct table {
     uint32_t fill, size; /* bytes of an element */
     char     dtype[16];
     double   value;
-    uint8_t *at; /* (TABLE, size) */
+    uint8_t *at;   /* (TABLE, size) */
+    double  *unit; /* (TABLE) of deviation 1; of MOE_MADE_ROUTER only */
 };
 
 struct entry {
@@ -232,6 +233,13 @@ find_table(struct moe_made *m, const struct moe_made_tensor *w, uint32_t *out,
     for (i = 0; i < TABLE; i++)
         fill_entry(t, i);
     *out = m->n_tables++;
+    if (w->fill != MOE_MADE_ROUTER)
+        return MOE_OK;
+    t->unit = malloc(TABLE * sizeof(*t->unit));
+    if (t->unit == NULL)
+        return moe_fail(err, MOE_E_NOMEM, ENOMEM, "%s: no memory", m->label);
+    for (i = 0; i < TABLE; i++)
+        t->unit[i] = quantile((i + 0.5) / TABLE);
     return MOE_OK;
 }
 
@@ -265,8 +273,10 @@ moe_made_free(struct moe_made *m)
         return;
     for (i = 0; i < m->n; i++)
         free((char *) (uintptr_t) m->info[i].name);
-    for (i = 0; i < m->n_tables; i++)
+    for (i = 0; i < m->n_tables; i++) {
         free(m->tables[i].at);
+        free(m->tables[i].unit);
+    }
     free(m->tables);
     free(m->info);
     free(m->entry);
@@ -406,8 +416,7 @@ make_router(const struct moe_tensor_info *t, const struct entry *e,
 
         for (j = 0; j < 4; j++, dst += table->size) {
             uint64_t row = (word * 4 + (uint64_t) j) / cols;
-            double   z = 0, v = quantile(((r >> (12 * j) & 4095) + 0.5)
-                                         / TABLE);
+            double   z = 0, v = table->unit[r >> (12 * j) & 4095];
 
             /* twelve uniform numbers: nearly bell-shaped, and symmetric */
             for (i = 0; i < 12; i++)

@@ -232,10 +232,13 @@ test_machine(void)
        "a budget too small: %s", err.text);
     moe_ledger_domain(ledger, MOE_LEDGER_HOST, &d);
     ok(d.used == 0, "... and nothing is kept");
-    (void) moe_ledger_limit(ledger, MOE_LEDGER_HOST, (uint64_t) 8 << 30,
-                            &err);
-    if (ok(moe_ceiling_open(pool, ledger, &c, &err) == MOE_OK,
-           "the machine is measured")) {
+    /* as little as there may be: caches of 300 MB exist */
+    for (i = 128; c == NULL && i < 8192; i *= 2) {
+        (void) moe_ledger_limit(ledger, MOE_LEDGER_HOST,
+                                (uint64_t) (i + 2) << 20, &err);
+        (void) moe_ceiling_open(pool, ledger, &c, &err);
+    }
+    if (ok(c != NULL, "the machine is measured")) {
         moe_ceiling_measure(c, 1, &m);
         ok(m.read_4k > 1e7 && m.read_2m > 1e7 && m.read_4k_streams > 1e7
                && m.read_2m_streams > 1e7 && m.read_2m < 1e14,

@@ -38,7 +38,7 @@ else
 fi
 bench -p 0 -n 4 --ops
 out_has '| expert ffn | 2 |' 'operations in the table'
-moe bench -m "$model" -r 1 -p 0 -n 2 -q
+moe bench -m "$model" -r 1 -p 0 -n 2 -q --budget 1400M
 status_is 0 'with the ceilings'
 out_has '| machine, ' '... a table of the machine'
 out_has ' % |' '... and shares of it'
