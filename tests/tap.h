@@ -33,6 +33,14 @@ tap_ok(int pass, const char *file, int line, const char *fmt, ...)
     return pass;
 }
 
+/* The step of a loop over many cases of a kind: n where the tests run much
+ * slower than they should (valgrind), else 1. */
+__attribute__((__unused__)) static size_t
+tap_every(size_t n)
+{
+    return getenv("MOE_TEST_QUICK") != NULL ? n : 1;
+}
+
 #define ok(cond, ...) tap_ok((cond) != 0, __FILE__, __LINE__, __VA_ARGS__)
 
 __attribute__((__format__(__printf__, 5, 6), __unused__)) static int

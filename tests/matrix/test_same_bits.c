@@ -390,7 +390,7 @@ run_all(const char *isa, uint32_t threads)
     kept_at = 0;
     differing = 0;
     rng_state = 88172645463325252u;
-    for (s = 0; s < N_SPECS; s++)
+    for (s = 0; s < N_SPECS; s += (uint32_t) tap_every(5))
         ok(gemm_is_same(&specs[s]) & ffn_is_same(&specs[s], 0)
                & ffn_is_same(&specs[s], MOE_FFN_SCALE_INPUT),
            "%s, %u threads: %s: rows alone, in any batch, in any launch", isa,
