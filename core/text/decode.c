@@ -281,7 +281,7 @@ push_replaced(struct moe_detok *d, size_t i, const char *text, size_t n,
         }
         last = end;
     }
-    if (!moe_buf_add(&b, text + last, n - last)) {
+    if (n != 0 && !moe_buf_add(&b, text + last, n - last)) {
         s = nomem(d);
         goto out;
     }
