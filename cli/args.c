@@ -12,6 +12,7 @@
  * among them, so that an error is told in the order of strength.
  */
 #include "cli.h"
+#include "support/near.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -67,34 +68,6 @@ command_find(const char *name)
 
 /* ---------------------------------------------------------- suggestions -- */
 
-/* Edits between two words; what is longer than 63 bytes is far away. */
-static unsigned
-edits(const char *a, const char *b)
-{
-    unsigned row[2][64];
-    size_t   na = strlen(a), nb = strlen(b), i, j;
-
-    if (na > 63 || nb > 63)
-        return 1000;
-    for (j = 0; j <= nb; j++)
-        row[0][j] = (unsigned) j;
-    for (i = 1; i <= na; i++) {
-        unsigned *now = row[i & 1], *up = row[(i & 1) ^ 1];
-
-        now[0] = (unsigned) i;
-        for (j = 1; j <= nb; j++) {
-            unsigned d = up[j - 1] + (a[i - 1] != b[j - 1]);
-
-            if (up[j] + 1 < d)
-                d = up[j] + 1;
-            if (now[j - 1] + 1 < d)
-                d = now[j - 1] + 1;
-            now[j] = d;
-        }
-    }
-    return row[na & 1][nb];
-}
-
 /* Keeps in best (64 bytes) the nearest to `asked` of some words. */
 static void
 nearest(const char *asked, const char *words, char *best, unsigned *distance)
@@ -110,7 +83,7 @@ nearest(const char *asked, const char *words, char *best, unsigned *distance)
             continue;
         memcpy(word, words, n);
         word[n] = '\0';
-        d = edits(asked, word);
+        d = moe_edits(asked, word);
         if (d > 2 && len > 4 && strncmp(word, asked, len) == 0)
             d = 2; /* an abbreviation */
         if (d < *distance && d <= (len < 4 ? 1 : (unsigned) (len + 2) / 3)) {

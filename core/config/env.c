@@ -8,6 +8,7 @@
  * the tests.  A program with raised privileges sees none of them.
  */
 #include "config/store.h"
+#include "support/near.h"
 
 #include <dirent.h>
 #include <errno.h>

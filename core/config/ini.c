@@ -10,6 +10,7 @@
  * read whole and checked line by line first, and inih gets those lines.
  */
 #include "config/store.h"
+#include "support/near.h"
 
 #include <errno.h>
 #include <fcntl.h>

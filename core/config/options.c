@@ -10,6 +10,7 @@
  */
 #include "config/options.h"
 #include "config/store.h"
+#include "support/near.h"
 
 #include <errno.h>
 #include <stdarg.h>

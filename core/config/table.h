@@ -45,13 +45,4 @@ int moe_row_has_flag(const struct moe_option_row *row, const char *flag);
 /* "backend.NAME" or "quant.NAME": a section whose keys belong to a plugin. */
 int moe_section_is_free(const char *section);
 
-/* What the user most likely meant, or NULL: keep asking with further
- * candidates, then read best. */
-struct moe_nearest {
-    const char *asked;
-    const char *best;
-    unsigned    distance;
-};
-void moe_nearest_try(struct moe_nearest *n, const char *candidate);
-
 #endif /* MOE_CORE_CONFIG_TABLE_H */

@@ -7,6 +7,7 @@
  * and on the command line.
  */
 #include "config/value.h"
+#include "support/near.h"
 
 #include <errno.h>
 #include <math.h>

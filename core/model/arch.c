@@ -11,6 +11,7 @@
 
 #include <checkpoint/checkpoint.h>
 #include <model/family.h>
+#include <support/near.h>
 
 #include <stdlib.h>
 #include <string.h>
@@ -437,42 +438,11 @@ check_tensors(const struct moe_checkpoint *c, const struct moe_arch *a,
 
 /* ------------------------------------------------------------ dispatch -- */
 
-/* Levenshtein's distance; words longer than 63 count as far away. */
-static uint32_t
-distance(const char *a, const char *b)
-{
-    uint32_t row[64];
-    size_t   n = strlen(a), m = strlen(b), i, j;
-
-    if (n > 63 || m > 63)
-        return 64;
-    for (j = 0; j <= m; j++)
-        row[j] = (uint32_t) j;
-    for (i = 1; i <= n; i++) {
-        uint32_t diagonal = row[0];
-
-        row[0] = (uint32_t) i;
-        for (j = 1; j <= m; j++) {
-            uint32_t best = diagonal + (a[i - 1] != b[j - 1]);
-
-            diagonal = row[j];
-            if (row[j] + 1 < best)
-                best = row[j] + 1;
-            if (row[j - 1] + 1 < best)
-                best = row[j - 1] + 1;
-            row[j] = best;
-        }
-    }
-    return row[m];
-}
-
 static moe_status
 unknown_family(const struct moe_json *config, const char *type,
                struct moe_error *err)
 {
-    char     show[MOE_SHOW_MAX + 4], near[160] = "";
-    size_t   i, n = 0;
-    uint32_t best = UINT32_MAX;
+    char show[MOE_SHOW_MAX + 4], near[160];
 
     moe_show(type, show);
     if (moe_json_get(config, "text_config") != NULL)
@@ -480,23 +450,12 @@ unknown_family(const struct moe_json *config, const char *type,
                         "%s: \"model_type\" \"%s\": a model of several kinds "
                         "of input, whose text model lies in \"text_config\": "
                         "not supported", config->file, show);
-    for (i = 0; i < N_FAMILIES; i++)
-        if (distance(type, families[i]->model_type) < best)
-            best = distance(type, families[i]->model_type);
-    for (i = 0; i < N_FAMILIES; i++)
-        if (distance(type, families[i]->model_type) == best
-            && n < sizeof(near))
-            n += (size_t) snprintf(near + n, sizeof(near) - n, "%s%s",
-                                   n > 0 ? " or " : "",
-                                   families[i]->model_type);
-    if (best <= 2 || best * 2 < strlen(type))
-        return moe_fail(err, MOE_E_UNSUPPORTED, 0,
-                        "%s: \"model_type\" \"%s\" is not supported; nearest: "
-                        "%s (known: %s)", config->file, show, near,
-                        moe_arch_families());
+    moe_words_near(type, moe_arch_families(), near, sizeof(near));
     return moe_fail(err, MOE_E_UNSUPPORTED, 0,
-                    "%s: \"model_type\" \"%s\" is not supported (known: %s)",
-                    config->file, show, moe_arch_families());
+                    "%s: \"model_type\" \"%s\" is not supported%s%s "
+                    "(known: %s)", config->file, show,
+                    near[0] != '\0' ? "; nearest: " : "", near,
+                    moe_arch_families());
 }
 
 moe_status

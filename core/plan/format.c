@@ -8,6 +8,7 @@
  * AutoGPTQ for the rest).
  */
 #include "plan/shape.h"
+#include "support/near.h"
 
 #include <math.h>
 #include <string.h>

@@ -7,6 +7,7 @@
  * that run before an installation.
  */
 #include "plan/shape.h"
+#include "support/near.h"
 
 #include <dirent.h>
 #include <stdlib.h>
@@ -89,75 +90,6 @@ moe_facts_at(const char *kind, size_t i, char *buf, size_t size)
     }
     free(all);
     return have;
-}
-
-/* Edits between two words, capped; what is longer than 63 bytes is far. */
-static unsigned
-edits(const char *a, const char *b)
-{
-    unsigned row[64];
-    size_t   n = strlen(a), m = strlen(b), i, j;
-
-    if (n > 63 || m > 63)
-        return 1000;
-    for (j = 0; j <= m; j++)
-        row[j] = (unsigned) j;
-    for (i = 1; i <= n; i++) {
-        unsigned diagonal = row[0];
-
-        row[0] = (unsigned) i;
-        for (j = 1; j <= m; j++) {
-            unsigned best = diagonal + (a[i - 1] != b[j - 1]);
-
-            diagonal = row[j];
-            if (row[j] + 1 < best)
-                best = row[j] + 1;
-            if (row[j - 1] + 1 < best)
-                best = row[j - 1] + 1;
-            row[j] = best;
-        }
-    }
-    return row[m];
-}
-
-void
-moe_words_near(const char *asked, const char *words, char *buf, size_t size)
-{
-    char     word[64], best[3][64];
-    unsigned far[3] = { 1000, 1000, 1000 };
-    size_t   n, i, j, at = 0, len = strlen(asked);
-
-    buf[0] = '\0';
-    for (; *words != '\0'; words += n + strspn(words + n, " ")) {
-        unsigned d;
-
-        n = strcspn(words, " ");
-        if (n == 0 || n >= sizeof(word))
-            continue;
-        memcpy(word, words, n);
-        word[n] = '\0';
-        d = edits(asked, word);
-        if (len >= 2 && strstr(word, asked) != NULL)
-            d = 1; /* a part of a name */
-        if (d * 2 > (len > n ? len : n))
-            continue;
-        for (i = 0; i < 3 && far[i] <= d; i++)
-            ;
-        if (i == 3)
-            continue;
-        for (j = 2; j > i; j--) {
-            far[j] = far[j - 1];
-            memcpy(best[j], best[j - 1], sizeof(best[0]));
-        }
-        far[i] = d;
-        memcpy(best[i], word, n + 1);
-    }
-    for (i = 0; i < 3 && far[i] < 1000 && far[i] <= far[0] + 2; i++) {
-        int wrote = snprintf(buf + at, size - at, "%s%s",
-                             i > 0 ? " or " : "", best[i]);
-
-        at += (size_t) wrote < size - at ? (size_t) wrote : 0;
-    }
 }
 
 moe_status

@@ -6,6 +6,7 @@
  * the families outside of the engine need is in other.c.
  */
 #include "plan/shape.h"
+#include "support/near.h"
 
 #include <errno.h>
 #include <stdlib.h>

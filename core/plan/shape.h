@@ -102,8 +102,4 @@ moe_status moe_formats_read(const char *text, struct moe_formats *out,
 double     moe_format_bytes(const struct moe_store *f,
                             const struct moe_matrix *m);
 
-/* The words of a list that lie nearest to one, "a or b", into buf. */
-void moe_words_near(const char *asked, const char *words, char *buf,
-                    size_t size);
-
 #endif /* MOE_CORE_PLAN_SHAPE_H */
