@@ -91,12 +91,12 @@ try "moe-plugin.pc is found" pkg-config --exists moe-plugin
 try "libmoerun.pc is found" pkg-config --exists libmoerun
 
 # Out of the tree: a copy of what a vendor starts from.
-mkdir "$tmp/work"
+mkdir "$tmp/vendor"
 for d in plugin-template example; do
-    (cd "$src/contrib" && tar cf - "$d") | (cd "$tmp/work" && tar xf -)
+    (cd "$src/contrib" && tar cf - "$d") | (cd "$tmp/vendor" && tar xf -)
 done
-chmod -R u+w "$tmp/work"
-template=$tmp/work/plugin-template
+chmod -R u+w "$tmp/vendor"
+template=$tmp/vendor/plugin-template
 try "the templates build from the installed headers" \
     make -C "$template" CC="${CC:-cc}" CFLAGS="${CFLAGS:--O2}"
 scalar=$template/backend-scalar/scalar.so
@@ -144,10 +144,10 @@ text "generate from that with both templates" -m "$tmp/model-int8" \
 
 # A program that uses the library.
 try "the example builds against the installed library" \
-    make -C "$tmp/work/example" CC="${CC:-cc}" CFLAGS="${CFLAGS:--O2}"
+    make -C "$tmp/vendor/example" CC="${CC:-cc}" CFLAGS="${CFLAGS:--O2}"
 MOE_PLUGIN_PATH=$plugins
 export MOE_PLUGIN_PATH
-try "the example generates" "$tmp/work/example/story" "$model" "The man"
+try "the example generates" "$tmp/vendor/example/story" "$model" "The man"
 says "The man"
 
 echo "1..$count"

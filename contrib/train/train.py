@@ -13,7 +13,9 @@ another run's steps instead: same tokens, same order, same factors, so the two
 can be compared; it waits for the other's log where it is the faster one.
 
 Started again with the same --out it goes on from the last checkpoint, and
-time that passed in between counts as spent.
+time that passed in between counts as spent. --from starts a run of its own,
+with its own schedule, from the weights, the optimizers' state and the place in
+the data where another run ended.
 """
 
 import argparse
@@ -140,6 +142,8 @@ def main():
     ap.add_argument("--seconds", type=float, help="time to spend")
     ap.add_argument("--steps", type=int, help="or: steps to do")
     ap.add_argument("--follow", help="log.csv of the run to repeat")
+    ap.add_argument("--from", dest="origin",
+                    help="checkpoint.pt of the run to start from")
     ap.add_argument("--seed", type=int, default=20261121)
     ap.add_argument("--threads", type=int, default=1)
     args = ap.parse_args()
@@ -162,14 +166,17 @@ def main():
     os.makedirs(args.out, exist_ok=True)
     point = os.path.join(args.out, "checkpoint.pt")
     log_path = os.path.join(args.out, "log.csv")
-    if os.path.exists(point):
-        z = torch.load(point, map_location=args.device, weights_only=False)
+    again = os.path.exists(point)
+    if again or args.origin:
+        z = torch.load(point if again else args.origin,
+                       map_location=args.device, weights_only=False)
         model.load_state_dict(z["model"])
         for o, state in zip(opts, z["opts"]):
             o.load_state_dict(state)
-        mean, n, tokens = z["mean"], z["step"], z["tokens"]
-        began, spent = z["began"], z["spent"]
+        mean, tokens = z["mean"], z["tokens"]
         mix.skip(z["taken"])
+    if again:
+        n, began, spent = z["step"], z["began"], z["spent"]
         with open(log_path) as f:
             keep = f.read().split("\n")[:n + 1]
         with open(log_path, "w") as f:
