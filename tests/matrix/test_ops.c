@@ -81,7 +81,8 @@ test_norm(const char *isa)
             if (op.kind == MOE_NORM_RMS)
                 op.b.mem = NULL;
             st = check_op(&host, &op.op, NULL, MOE_F32, &o);
-            judge(st, &o, n == 1 && op.kind == MOE_NORM_LAYER ? 1e-3 : TIGHT,
+            /* the mean taken off one or two numbers leaves few digits */
+            judge(st, &o, n <= 2 && op.kind == MOE_NORM_LAYER ? 1e-3 : TIGHT,
                   "norm", n, rows, v);
         }
     report(isa, "norm");
