@@ -87,6 +87,35 @@ kept_by_definition(const float *logits, const struct moe_sampling *s)
     return n;
 }
 
+/* Greedy choice in vocabularies of every width around that of the vectors:
+ * the largest in each place, before an equal one, and beside a NaN. */
+static void
+greedy(void)
+{
+    struct moe_sampling s = plain();
+    float               l[23];
+    uint32_t            n, i, j, id, wrong = 0, missed = 0;
+
+    s.temperature = 0;
+    for (n = 1; n <= 23; n++) {
+        struct moe_sampler *h;
+
+        if (!ok(moe_sampler_open(&s, n, &h, NULL) == MOE_OK, "%u ids", n))
+            return;
+        for (i = 0; i < n; i++) {
+            for (j = 0; j < n; j++)
+                l[j] = j < i ? -2 - (float) j : -1;
+            id = UINT32_MAX;
+            wrong += moe_sampler_pick(h, l, &id, NULL) != MOE_OK || id != i;
+            l[i] = NAN;
+            missed += moe_sampler_pick(h, l, &id, NULL) != MOE_E_DEVICE;
+        }
+        moe_sampler_close(h);
+    }
+    is_int(wrong, 0, "the first of the largest");
+    is_int(missed, 0, "NaN anywhere is seen");
+}
+
 int
 main(void)
 {
@@ -105,6 +134,7 @@ main(void)
     logits[123] = 6.0f;
     logits[177] = 6.0f;
 
+    greedy();
     s.temperature = 0;
     is_int(pick(&s, logits), 123, "greedy, the lower id in a tie");
     s = plain();
