@@ -38,7 +38,8 @@ else
 fi
 
 if command -v scdoc > /dev/null; then
-    for page in moe-run.1 moe.ini.5 moe-plugin.7 libmoerun.3; do
+    for page in moe-run.1 moe.ini.5 moe-plugin.7 libmoerun.3 \
+            moe-conform.1; do
         sed -e "/^@OPTIONS@\$/r $src/man/options.scd" -e '/^@OPTIONS@$/d' \
             "$src/man/$page.scd" | scdoc > "$tmp/out" 2> "$tmp/err"
         ok $? "$page is good scdoc"
