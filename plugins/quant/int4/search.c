@@ -12,6 +12,12 @@
  * are chosen anew for the rounded scale, and both steps are repeated while
  * the error, now summed from the differences themselves, falls.
  *
+ * Without a zero point the codes -8 .. 7 reach one step further down than up.
+ * A negative scale turns that around, so the sign of the group's largest
+ * magnitude chooses the sign of the scale: 8.5 % error become 8.0 (Gaussian,
+ * groups of 32), as good as trying both signs.  Inside, scales are positive
+ * and codes then run from -7 to 8.
+ *
  * Forty times as many scales, each refined, would lower the error by 0.02 %.
  *
  * The sweep keeps four candidates in the lanes of a vector; all sums run in a
@@ -259,16 +265,19 @@ int4_add(struct int4_sweep *s, float scale, float lo, float hi)
     s->n++;
 }
 
-/* Scales by where the largest magnitude a would fall: below 7 no code is
- * clipped; beyond 8.5 the largest ones are, for finer steps. */
+/* Scales by where the largest magnitude a would fall: below 7.5 no code is
+ * clipped; beyond 8.5 the largest ones are, for finer steps.  The end of the
+ * range with 8 steps is on its side. */
 static void
 int4_scales(const struct int4_group *g, struct int4_sweep *s)
 {
-    float    a = g->hi > -g->lo ? g->hi : -g->lo;
+    int      up = g->hi > -g->lo;
+    float    a = up ? g->hi : -g->lo;
     uint32_t i;
 
     for (i = 0; i < 16; i++)
-        int4_add(s, a / (6.0f + 0.25f * (float) i), -8.0f, 7.0f);
+        int4_add(s, a / (6.0f + 0.25f * (float) i), up ? -7.0f : -8.0f,
+                 up ? 8.0f : 7.0f);
 }
 
 /* Scales by how many steps the whole range would be, each with the two zero
@@ -335,6 +344,15 @@ int4_choose(const float *x, const float *weight, uint32_t group, int symmetric,
         lo = g.v[i] < lo ? g.v[i] : lo;
         hi = g.v[i] > hi ? g.v[i] : hi;
         out->code[i] = (int8_t) g.v[i];
+    }
+    if (symmetric) {
+        /* 8 steps up: mirrored; else the scale stays positive, so that equal
+         * numbers have equal bytes here too */
+        for (i = 0; hi > 7.0f && i < group; i++)
+            out->code[i] = (int8_t) -out->code[i];
+        out->scale = hi > 7.0f ? -out->scale : out->scale;
+        out->zero = 8;
+        return 1;
     }
     zero = zero < (int32_t) -lo ? (int32_t) -lo : zero;
     zero = zero > 15 - (int32_t) hi ? 15 - (int32_t) hi : zero;

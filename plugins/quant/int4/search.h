@@ -18,7 +18,8 @@
 #define INT4_SCALE_MAX (FLT_MAX / 16.0f)
 
 struct int4_choice {
-    float   scale; /* a number of the scale's type, positive                  */
+    float   scale; /* a number of the scale's type; below 0 where symmetric
+                      codes reach further up than down                        */
     int32_t zero;  /* what a code of 0 is stored as: 8 when symmetric         */
     int8_t  code[INT4_GROUP_MAX]; /* clamped to [-zero, 15 - zero]            */
 };
