@@ -41,7 +41,11 @@ tap_every(size_t n)
     return getenv("MOE_TEST_QUICK") != NULL ? n : 1;
 }
 
-#define ok(cond, ...) tap_ok((cond) != 0, __FILE__, __LINE__, __VA_ARGS__)
+/* The condition comes first: what it works out may be among the arguments. */
+__attribute__((__unused__)) static int tap_passed;
+#define ok(cond, ...) \
+    (tap_passed = (cond) != 0, \
+     tap_ok(tap_passed, __FILE__, __LINE__, __VA_ARGS__))
 
 __attribute__((__format__(__printf__, 5, 6), __unused__)) static int
 tap_is_int(long long got, long long want, const char *file, int line,
