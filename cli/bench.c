@@ -248,9 +248,10 @@ static void
 md_head(void)
 {
     out_text("| model | size | params | backend | threads | test | t/s | ± | "
-             "ms/step | GB/step | read | arithmetic | experts |\n"
+             "plan | ratio | ms/step | GB/step | read | arithmetic | experts "
+             "|\n"
              "| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | "
-             "---: | ---: | ---: | ---: |\n");
+             "---: | ---: | ---: | ---: | ---: | ---: |\n");
 }
 
 static void
@@ -258,18 +259,25 @@ md_row(const struct run *r, const struct moe_bench_test *t,
        const struct moe_bench_result *x)
 {
     char name[64], size[32], params[32], read[16], arith[16], experts[32];
+    char plan[32], ratio[16];
 
+    snprintf(plan, sizeof(plan), "-");
+    snprintf(ratio, sizeof(ratio), "-");
+    if (x->predicted_tps > 0) {
+        snprintf(plan, sizeof(plan), "%.2f", x->predicted_tps);
+        snprintf(ratio, sizeof(ratio), "%.2f", x->predicted_tps / x->tps);
+    }
     snprintf(experts, sizeof(experts), "-");
     if (r->info.n_moe_layers > 0)
         snprintf(experts, sizeof(experts), "%.1f of %.1f", x->distinct,
                  x->expected_distinct);
-    out_format("| %s | %s | %s | %s | %u | %s | %.2f | %.2f | %.3f | %.3f | "
-               "%s | %s | %s |\n",
+    out_format("| %s | %s | %s | %s | %u | %s | %.2f | %.2f | %s | %s | %.3f "
+               "| %.3f | %s | %s | %s |\n",
                r->name, bytes_text(r->info.weight_bytes, size, sizeof(size)),
                count_text(r->info.params_total, params, sizeof(params)),
                r->info.backend, r->info.threads,
                test_name(t, name, sizeof(name)), x->tps,
-               (x->tps_max - x->tps_min) / 2, 1e3 * x->step_s,
+               (x->tps_max - x->tps_min) / 2, plan, ratio, 1e3 * x->step_s,
                x->weight_bytes / 1e9,
                share_text(x->read_share, read, sizeof(read)),
                share_text(x->arith_share, arith, sizeof(arith)), experts);
@@ -343,6 +351,9 @@ fields(const struct run *r, const struct moe_bench_test *t,
         { "threads", r->info.threads },
         { "peak_bytes", (double) x->peak_bytes },
         { "budget_bytes", (double) x->budget_bytes },
+        { "predicted_tokens_per_s", x->predicted_tps },
+        { "predicted_ratio", x->predicted_tps > 0 ? x->predicted_tps / x->tps
+                                                  : 0 },
     };
 
     memcpy(out, all, sizeof(all));

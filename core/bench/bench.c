@@ -11,6 +11,7 @@
  * machine only ratios within the same second mean something.
  */
 #include "bench/ceiling.h"
+#include "bench/predict.h"
 #include "bench/shape.h"
 
 #include <errno.h>
@@ -28,6 +29,7 @@
 struct moe_bench {
     moe_engine             *e;
     struct moe_ceiling     *ceiling;
+    struct moe_prediction  *prediction; /* NULL: none can be made */
     uint32_t                flags, repetitions;
     uint64_t                seed;
     moe_sequence          **seqs; /* (n_seqs) of the repetition under way */
@@ -214,6 +216,8 @@ moe_bench_open(const moe_options *o, const struct moe_bench_setup *setup,
     }
     if (st == MOE_OK && (b->flags & MOE_BENCH_NO_MACHINE) == 0)
         st = moe_ceiling_open(b->e->pool, b->e->ledger, &b->ceiling, err);
+    if (st == MOE_OK && b->ceiling != NULL)
+        b->prediction = moe_prediction_open(own, b->e, b->ceiling);
     moe_options_free(own);
     if (st == MOE_OK) {
         const struct moe_load *l = moe_runner_expert_load(b->e->runner);
@@ -251,6 +255,7 @@ moe_bench_close(moe_bench *b)
     drop_sequences(b);
     moe_load_close(&b->mark);
     moe_load_close(&b->load);
+    moe_prediction_close(b->prediction);
     moe_ceiling_close(b->ceiling);
     moe_engine_close(b->e);
     free(b->ids);
@@ -588,6 +593,9 @@ moe_bench_run(moe_bench *b, const struct moe_bench_test *t,
         return st;
     }
     summarize(b, &r);
+    r.predicted_tps = moe_prediction_tps(
+        b->prediction, t, warm_steps(t, b->e->plan.rows), r.read_ceiling,
+        r.arith_ceiling);
     r.repetitions = b->n_tps;
     copy_out(out, &r, sizeof(r));
     return MOE_OK;

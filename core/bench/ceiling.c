@@ -40,6 +40,7 @@ struct job {
     const uint8_t *buf;
     moe_read_fn    read;
     moe_arith_fn   arith;
+    uint64_t       chunk; /* bytes */
     uint64_t       rounds;
     uint64_t      *sink; /* (n); a store that the compiler must keep */
 };
@@ -66,7 +67,7 @@ read_chunk(void *arg, uint32_t i)
 {
     struct job *j = arg;
 
-    j->sink[i] = j->read(j->buf + (uint64_t) i * CHUNK, CHUNK);
+    j->sink[i] = j->read(j->buf + (uint64_t) i * j->chunk, j->chunk);
 }
 
 static void
@@ -169,11 +170,12 @@ moe_ceiling_close(struct moe_ceiling *c)
     free(c);
 }
 
-/* Bytes a second of one pass over the buffer. */
+/* Bytes a second of one pass over the first `bytes` of the buffer. */
 static double
-read_pass(struct moe_ceiling *c, moe_read_fn fn)
+read_some(struct moe_ceiling *c, moe_read_fn fn, uint64_t bytes)
 {
-    uint32_t   n = (uint32_t) (c->bytes / CHUNK);
+    uint64_t   chunk = bytes < 16 * CHUNK ? bytes / 16 : CHUNK;
+    uint32_t   n = (uint32_t) (bytes / chunk);
     uint64_t   sink[BUFFER_MAX / CHUNK];
     struct job j = {0};
     double     start;
@@ -181,11 +183,45 @@ read_pass(struct moe_ceiling *c, moe_read_fn fn)
     j.buf = (const uint8_t *) (((uintptr_t) c->buf + CHUNK - 1)
                                & ~(uintptr_t) (CHUNK - 1));
     j.read = fn;
+    j.chunk = chunk;
     j.sink = sink;
     start = moe_now();
     moe_pool_run(c->pool, n, read_chunk, &j);
     __asm__ volatile("" : : "r"(sink) : "memory");
-    return (double) c->bytes / (moe_now() - start);
+    return (double) bytes / (moe_now() - start);
+}
+
+static double
+read_pass(struct moe_ceiling *c, moe_read_fn fn)
+{
+    return read_some(c, fn, c->bytes);
+}
+
+double
+moe_ceiling_evict(struct moe_ceiling *c)
+{
+    uint64_t bytes = c->bytes / 4 / CHUNK * CHUNK;
+
+    return read_some(c, c->best_read, bytes > 64 * MIB ? bytes : c->bytes);
+}
+
+void
+moe_ceiling_sizes(struct moe_ceiling *c, double out[5])
+{
+    double   v[9];
+    uint64_t bytes = MIB;
+    uint32_t i, k;
+
+    for (i = 0; i < 5; i++, bytes *= 4) {
+        if (bytes > c->bytes) {
+            out[i] = out[i - 1];
+            continue;
+        }
+        (void) read_some(c, c->best_read, bytes);
+        for (k = 0; k < 9; k++)
+            v[k] = read_some(c, c->best_read, bytes);
+        out[i] = 1 / moe_median(v, 9);
+    }
 }
 
 /* Operations a second of one pass; the rounds are chosen so that it takes
@@ -269,6 +305,13 @@ moe_ceiling_measure(struct moe_ceiling *c, uint32_t passes,
     *out = m;
 }
 
+double
+moe_ceiling_arith(struct moe_ceiling *c)
+{
+    return c->best_int8 ? arith_pass(c, c->k.int8, c->k.int8_ops)
+                        : arith_pass(c, c->k.f32, c->k.f32_ops);
+}
+
 void
 moe_ceiling_now(struct moe_ceiling *c, double *read, double *arith)
 {
@@ -280,6 +323,5 @@ moe_ceiling_now(struct moe_ceiling *c, double *read, double *arith)
         b = read_pass(c, c->best_read);
         *read = a > b ? a : b;
     }
-    *arith = c->best_int8 ? arith_pass(c, c->k.int8, c->k.int8_ops)
-                          : arith_pass(c, c->k.f32, c->k.f32_ops);
+    *arith = moe_ceiling_arith(c);
 }

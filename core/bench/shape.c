@@ -296,23 +296,20 @@ add_tensors(struct maker *m, struct moe_error *err)
     return st;
 }
 
-moe_status
-moe_bench_shape(const struct moe_registry   *registry,
-                const struct moe_shape_wish *wish,
-                struct moe_checkpoint **out, struct moe_error *err)
+/* label: what it is called; config is taken over. */
+static moe_status
+make_checkpoint(const struct moe_registry   *registry,
+                const struct moe_shape_wish *wish, struct json_object *config,
+                const char *label, struct moe_checkpoint **out,
+                struct moe_error *err)
 {
-    struct json_object *config = NULL;
-    struct moe_json     j = {NULL, NULL, ""};
-    struct maker        m;
-    char                label[240];
-    moe_status          st;
+    struct moe_json j = {NULL, NULL, ""};
+    struct maker    m;
+    moe_status      st;
 
     memset(&m, 0, sizeof(m));
     m.registry = registry;
     m.skew = wish->skew;
-    st = read_config(wish, &config, label, sizeof(label), err);
-    if (st != MOE_OK)
-        return st;
     j.obj = config;
     j.file = label;
     st = moe_arch_config(&j, &m.a, err);
@@ -333,4 +330,28 @@ moe_bench_shape(const struct moe_registry   *registry,
         return st;
     }
     return moe_checkpoint_made(m.made, out, err);
+}
+
+moe_status
+moe_bench_shape(const struct moe_registry   *registry,
+                const struct moe_shape_wish *wish,
+                struct moe_checkpoint **out, struct moe_error *err)
+{
+    struct json_object *config = NULL;
+    char                label[240];
+    moe_status          st;
+
+    st = read_config(wish, &config, label, sizeof(label), err);
+    if (st != MOE_OK)
+        return st;
+    return make_checkpoint(registry, wish, config, label, out, err);
+}
+
+moe_status
+moe_bench_shape_config(const struct moe_registry   *registry,
+                       const struct moe_shape_wish *wish,
+                       struct json_object          *config,
+                       struct moe_checkpoint **out, struct moe_error *err)
+{
+    return make_checkpoint(registry, wish, config, wish->name, out, err);
 }

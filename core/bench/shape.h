@@ -28,4 +28,13 @@ moe_status moe_bench_shape(const struct moe_registry   *registry,
                            struct moe_checkpoint      **out,
                            struct moe_error            *err);
 
+/* The same of a parsed config.json, which is taken over; wish->name is what
+ * the checkpoint is called, wish->layers is not heeded. */
+struct json_object;
+moe_status moe_bench_shape_config(const struct moe_registry   *registry,
+                                  const struct moe_shape_wish *wish,
+                                  struct json_object          *config,
+                                  struct moe_checkpoint      **out,
+                                  struct moe_error            *err);
+
 #endif /* MOE_CORE_BENCH_SHAPE_H */

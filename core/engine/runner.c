@@ -161,6 +161,24 @@ moe_runner_expert_load(const struct moe_runner *r)
     return &r->load;
 }
 
+const char *
+moe_runner_format(const struct moe_runner *r, uint32_t cls)
+{
+    uint32_t i;
+
+    for (i = 0; i < r->n_groups; i++) {
+        const struct moe_group *g = &r->groups[i];
+
+        if (g->cls != cls)
+            continue;
+        if (!g->expanded)
+            return g->fmt.format->id;
+        return g->dtype == MOE_F32 ? "f32" : g->dtype == MOE_F16 ? "f16"
+                                                                 : "bf16";
+    }
+    return NULL;
+}
+
 uint64_t
 moe_runner_weight_bytes(const struct moe_runner *r)
 {

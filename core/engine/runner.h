@@ -120,6 +120,9 @@ void        moe_runner_probe(struct moe_runner *r, struct moe_runner_probe *p);
 const char *moe_runner_at_name(uint32_t at); /* "expert ffn" */
 
 const struct moe_load *moe_runner_expert_load(const struct moe_runner *r);
+/* Format in which a class of weights (MOE_CLASS_*) is computed, the first of
+ * several; NULL: the model has none. */
+const char *moe_runner_format(const struct moe_runner *r, uint32_t cls);
 uint64_t moe_runner_weight_bytes(const struct moe_runner *r);
 void     moe_runner_io(const struct moe_runner *r, uint64_t *hits,
                        uint64_t *loads, uint64_t *bytes);

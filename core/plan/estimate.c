@@ -12,6 +12,7 @@
  * each layer.  A stage works on 1/pp of the batch, so a step of the whole
  * batch takes as long as that part needs through all stages.
  */
+#include "plan/host.h"
 #include "plan/shape.h"
 
 #include <math.h>
@@ -43,30 +44,32 @@ rate_of(const struct moe_plan_device *d, const struct moe_store *f)
         r = d->fp4;
     if (r <= 0 && (f->rate == MOE_RATE_4 || f->rate == MOE_RATE_8))
         r = f->rate == MOE_RATE_8 ? d->fp8 : 0;
+    /* a processor's kernels for few bits multiply integers */
+    if (r <= 0 && d->is_host && f->bits < 16)
+        r = d->int8;
     if (r <= 0 && f->rate != MOE_RATE_32)
         r = d->bf16 > 0 ? d->bf16 : d->fp16;
     return r > 0 ? r : d->fp32 > 0 ? d->fp32 : d->bf16 > 0 ? d->bf16 : d->fp16;
 }
 
 static moe_status
-sum_up(const moe_planner *p, const struct moe_plan_setup *s, struct sums *out,
-       struct moe_error *err)
+sum_up(const moe_planner *p, const struct moe_plan_setup *s,
+       struct moe_formats *f, struct sums *out, struct moe_error *err)
 {
     const struct moe_sketch *m = &p->s;
-    struct moe_formats      f;
     double                  big = 0;
     uint32_t                i;
     moe_status              status;
 
     memset(out, 0, sizeof(*out));
-    status = moe_formats_read(s->format != NULL ? s->format : m->format, &f,
+    status = moe_formats_read(s->format != NULL ? s->format : m->format, f,
                               err);
     if (status != MOE_OK)
         return status;
     for (i = 0; i < m->n_m; i++) {
         const struct moe_matrix *x = &m->m[i];
-        double bytes = moe_format_bytes(f.of[x->cls], x), flop = 0;
-        double rate = rate_of(s->device, f.of[x->cls]);
+        double bytes = moe_format_bytes(f->of[x->cls], x), flop = 0;
+        double rate = rate_of(s->device, f->of[x->cls]);
 
         if (!x->vector)
             flop = 2.0 * (double) x->n * (double) x->k * (double) x->used;
@@ -93,7 +96,7 @@ sum_up(const moe_planner *p, const struct moe_plan_setup *s, struct sums *out,
     }
     if (big > 0)
         out->expert_width = out->experts / big;
-    out->pair_time = 1 / rate_of(s->device, f.of[MOE_PLAN_OUTPUT]);
+    out->pair_time = 1 / rate_of(s->device, f->of[MOE_PLAN_OUTPUT]);
     return MOE_OK;
 }
 
@@ -386,6 +389,67 @@ bound_of(const struct pass *t)
                                   : MOE_PLAN_BOUND_MEMORY;
 }
 
+/* ----------------------------------------------------- measured machine -- */
+
+/* Operations of the scores of tokens first..first+n of a sequence. */
+static double
+chunk_scores(const moe_planner *p, const struct sums *u, double first,
+             double n)
+{
+    double linear = u->rest_flop + u->expert_flop;
+
+    return moe_plan_prefill_flop(p, first + n, 1)
+           - (first > 0 ? moe_plan_prefill_flop(p, first, 1) : 0)
+           - n * linear;
+}
+
+/* Prompts of s->input tokens, `prompts` of them, in steps of at most
+ * step_rows rows. */
+static double
+host_prefill(const moe_planner *p, const struct moe_plan_setup *s,
+             const struct sums *u, const struct moe_formats *f,
+             double prompts)
+{
+    double rows = s->device->rates.step_rows, total = s->input * prompts;
+    double scores = chunk_scores(p, u, 0, s->input) * prompts, t = 0;
+    double steps, each;
+    struct moe_host_step step = { 0, 0, 0, 0 };
+
+    if (rows < 1 || rows > total)
+        rows = total;
+    steps = ceil(total / rows);
+    for (each = 0; each < 2; each++) {
+        /* the full steps, then the one with what is left */
+        double n = each == 0 ? steps - 1 : 1;
+
+        step.rows = each == 0 ? rows : total - rows * (steps - 1);
+        step.logits = prompts / steps;
+        step.scores = scores * step.rows / total;
+        step.alone = s->input < 2;
+        t += n * moe_host_time(&p->s, f, s->device, &step);
+    }
+    return t;
+}
+
+/* The times of a machine whose operations were measured, in place of those
+ * of its ceilings. */
+static void
+host_times(const moe_planner *p, const struct moe_plan_setup *s,
+           const struct sums *u, const struct moe_formats *f, double context,
+           struct moe_plan_result *r)
+{
+    struct moe_host_step step = { s->batch, s->batch,
+                                  s->batch * score_flop(p, u, context), 1 };
+
+    r->step = moe_host_time(&p->s, f, s->device, &step);
+    r->t_launch = 0;
+    if (s->input > 0) {
+        r->ttft = host_prefill(p, s, u, f, 1);
+        r->prefill_tokens_s
+            = s->batch * s->input / host_prefill(p, s, u, f, s->batch);
+    }
+}
+
 /* The bare roofline: all devices as one, at their peaks. */
 static void
 roofline(const moe_planner *p, const struct moe_plan_setup *s,
@@ -464,8 +528,8 @@ money(const struct moe_plan_setup *s, struct moe_plan_result *r)
 
 static void
 estimate(const moe_planner *p, const struct moe_plan_setup *s,
-         const struct sums *u, const struct layout *l,
-         struct moe_plan_result *r)
+         const struct sums *u, const struct moe_formats *f,
+         const struct layout *l, struct moe_plan_result *r)
 {
     const struct moe_sketch *m = &p->s;
     double elem = s->kv_elem > 0 ? s->kv_elem : 2;
@@ -521,6 +585,9 @@ estimate(const moe_planner *p, const struct moe_plan_setup *s,
                         0, s->device->eff_prefill, &t);
         r->prefill_tokens_s = s->input * l->dp * l->pp / one;
     }
+    if ((s->flags & MOE_PLAN_IDEAL) == 0 && s->devices == 1
+        && moe_host_knows(m, f, s->device))
+        host_times(p, s, u, f, context, r);
     r->tokens_s = s->batch / r->step;
     if (s->output > 0)
         r->served_tokens_s
@@ -572,6 +639,7 @@ moe_plan_run(const moe_planner *p, const struct moe_plan_setup *s,
     struct moe_plan_result r, best = { 0 };
     struct moe_plan_setup  with;
     struct layout          l, want;
+    struct moe_formats     f;
     struct sums            u;
     struct moe_error       first = { .struct_size = sizeof(first) };
     uint32_t               G, tries[2][2], n_tp = 1, n_ep = 1, i, j, have = 0;
@@ -579,7 +647,7 @@ moe_plan_run(const moe_planner *p, const struct moe_plan_setup *s,
 
     status = check(p, s, err);
     if (status == MOE_OK)
-        status = sum_up(p, s, &u, err);
+        status = sum_up(p, s, &f, &u, err);
     if (status != MOE_OK)
         return status;
     want.pp = s->pp > 0 ? s->pp : 1;
@@ -604,7 +672,7 @@ moe_plan_run(const moe_planner *p, const struct moe_plan_setup *s,
                 if (status != MOE_OK)
                     return status;
             }
-            estimate(p, &with, &u, &l, &r);
+            estimate(p, &with, &u, &f, &l, &r);
             if (!have || better(&r, &best))
                 best = r;
             have = 1;

@@ -350,8 +350,11 @@ struct moe_bench_result {
     double   expected_distinct; /* E (1 - (1 - k/E)^rows), if all were even   */
     double   rest_s;            /* MOE_BENCH_OPS: of a step, in no operation  */
     uint64_t peak_bytes, budget_bytes; /* the engine in the ledger, host      */
+    /* What moe_plan_run says of this test on this machine, whose operations
+     * were measured one by one when the bench was opened; 0: not known. */
+    double   predicted_tps;
 };
-MOE_NO_TAIL(moe_bench_result, budget_bytes);
+MOE_NO_TAIL(moe_bench_result, predicted_tps);
 
 /* One kind of operation of the test run last, of one step on average. */
 struct moe_bench_op {

@@ -162,6 +162,44 @@ MOE_API moe_status moe_plan_simulate(const struct moe_plan_draw *d,
 
 /* -------------------------------------------------------------- device -- */
 
+/*
+ * What the operations of a backend take, measured one by one with weights
+ * that are no model's: of the device "this" alone.  A weight's time depends
+ * on the rows that meet it (1 2 4 8 16 32 128 of them), on the size of its
+ * matrix and on whether the caches still have it.
+ */
+#define MOE_PLAN_KINDS 4u /* f32, 16-bit floats, 8 bits, 4 bits */
+#define MOE_PLAN_ROWS  7u
+#define MOE_PLAN_NEAR_SMALL 0u /* small matrices, in the caches */
+#define MOE_PLAN_FAR_SMALL  1u
+#define MOE_PLAN_FAR_LARGE  2u
+#define MOE_PLAN_EMBEDDING  0u /* units: rows * hidden                        */
+#define MOE_PLAN_NORM       1u /* rows * hidden                               */
+#define MOE_PLAN_ROPE       2u /* rows * width of q, k and v                  */
+#define MOE_PLAN_ROUTE      3u /* rows * experts                              */
+#define MOE_PLAN_COMBINE    4u /* rows * chosen * hidden                      */
+#define MOE_PLAN_PICK       5u /* rows * vocabulary; the choice of a token    */
+#define MOE_PLAN_SMALL_OPS  6u
+struct moe_plan_rates {
+    uint32_t struct_size;
+    uint32_t kinds;     /* a bit for each kind that was measured              */
+    double   step_rows; /* of a step, at most                                 */
+    double   head_rows; /* whose logits are computed at once                  */
+    /* seconds a weight: [where][0 a product, 1 a feed-forward][kind][rows] */
+    double   weight[3][2][MOE_PLAN_KINDS][MOE_PLAN_ROWS];
+    double   size[2][2]; /* [small, large][product, feed-forward] weights     */
+    double   call[MOE_PLAN_SMALL_OPS], unit[MOE_PLAN_SMALL_OPS]; /* seconds   */
+    /* attention: seconds a row and head, seconds an operation of the scores;
+     * [0]: rows of different sequences, [1]: of one */
+    double   attend_row[2], attend_op[2];
+    double   step;      /* seconds of a step outside of operations            */
+    double   read[5];   /* seconds a byte, of 1, 4, 16, 64 and 256 MiB        */
+    /* The ceilings to which all of this is referred, bytes/s read and
+     * operations/s, and those for which a time is wanted; 0: the same. */
+    double   reference[2], now[2];
+};
+MOE_NO_TAIL(moe_plan_rates, now);
+
 struct moe_plan_device {
     uint32_t struct_size;
     uint32_t is_host;        /* a CPU: the memory is the machine's            */
@@ -183,8 +221,9 @@ struct moe_plan_device {
     double   eff_memory, eff_prefill, eff_decode, eff_link; /* of the peaks   */
     double   latency;        /* of a collective, seconds                      */
     double   launch;         /* of a layer, seconds                           */
+    struct moe_plan_rates rates; /* of "this"; kinds 0: not measured          */
 };
-MOE_NO_TAIL(moe_plan_device, launch);
+MOE_NO_TAIL(moe_plan_device, rates);
 /* A name from conf/hardware, the beginning of one that fits no other, a path
  * of such a file, or "this": the machine, measured (a second) and then kept in
  * $XDG_CACHE_HOME/moe-run/this.ini. */

@@ -38,10 +38,12 @@ else
 fi
 bench -p 0 -n 4 --ops
 out_has '| expert ffn | 2 |' 'operations in the table'
-moe bench -m "$model" -r 1 -p 0 -n 2 -q --budget 1400M
+moe bench -m "$model" -r 1 -p 0 -n 2 -q --budget 2000M
 status_is 0 'with the ceilings'
 out_has '| machine, ' '... a table of the machine'
 out_has ' % |' '... and shares of it'
+is "$(awk -F '|' '/^\| tiny / { print ($10 > 0 && $11 > 0) }' "$tmp/out")" 1 \
+    '... and what the planner said'
 
 bench -p 0 -n 0
 refuses 2 'nothing to time' 'nothing asked for'

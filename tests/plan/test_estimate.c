@@ -88,6 +88,71 @@ test_roofline(void)
     }
 }
 
+/* A machine whose operations were measured: a step is their sum. */
+static void
+test_measured(void)
+{
+    static const double    batches[] = { 1, 8, 64 };
+    struct moe_error       err = { .struct_size = sizeof(err) };
+    struct moe_plan_device d = device_or_die("cpu-2x-epyc-9654");
+    struct moe_plan_model  m = { .struct_size = sizeof(m) };
+    struct moe_plan_result r = { .struct_size = sizeof(r) };
+    struct moe_plan_setup  s = { .struct_size = sizeof(s), .device = &d,
+                                 .format = "f32", .devices = 1,
+                                 .context = 100 };
+    struct moe_plan_rates *x = &d.rates;
+    moe_planner           *p = open_or_die("qwen3-30b-a3b");
+    double                 want, head;
+    size_t                 i, j;
+
+    /* a nanosecond a weight, whatever the rows; nothing else takes time */
+    for (i = 0; i < sizeof(x->weight) / sizeof(double); i++)
+        (&x->weight[0][0][0][0])[i] = 1e-9;
+    for (j = 0; j < 2; j++) {
+        x->size[0][j] = 1e5;
+        x->size[1][j] = 1e6;
+    }
+    x->kinds = 1;
+    x->step_rows = 256;
+    x->head_rows = 16;
+    (void) moe_plan_model(p, &m);
+    for (i = 0; i < 3; i++) {
+        s.batch = batches[i];
+        head = (double) m.params[MOE_PLAN_OUTPUT] * ceil(s.batch / 16);
+        want = (double) m.params[MOE_PLAN_ATTENTION]
+               + (double) m.params[MOE_PLAN_ROUTER] + head
+               + (double) m.params[MOE_PLAN_EXPERTS]
+                     * moe_plan_distinct(128, 8, s.batch) / 128;
+        ok(moe_plan_run(p, &s, &r, &err) == MOE_OK
+               && near(r.step, want * 1e-9, 1e-4),
+           "measured weights, batch %g: %.4f s, %.4f wanted %s", s.batch,
+           r.step, want * 1e-9, err.text);
+    }
+    x->reference[0] = x->now[0] = 1e30; /* no part of it is reading */
+    x->reference[1] = 1e12;
+    x->now[1] = 5e11;
+    ok(moe_plan_run(p, &s, &r, &err) == MOE_OK
+           && near(r.step, 2 * want * 1e-9, 1e-4),
+       "... half the arithmetic, twice the time");
+    memset(x->now, 0, sizeof(x->now));
+    x->attend_op[0] = 1e-12;
+    x->unit[MOE_PLAN_PICK] = 1e-9;
+    want += 64 * (moe_plan_decode_flop(p, 100) - m.flop_token) * 1e-3
+            + 64.0 * m.vocab;
+    ok(moe_plan_run(p, &s, &r, &err) == MOE_OK
+           && near(r.step, want * 1e-9, 1e-4),
+       "... attention and choice: %.4f s, %.4f wanted", r.step, want * 1e-9);
+    s.input = 512;
+    ok(moe_plan_run(p, &s, &r, &err) == MOE_OK && r.ttft > 0
+           && near(r.prefill_tokens_s, 64 * 512 / (r.ttft * 64), 0.2),
+       "... prompts in steps of 256 rows: %.2f s", r.ttft);
+    s.format = "int4";
+    x->attend_op[0] = 1; /* would be seen */
+    ok(moe_plan_run(p, &s, &r, &err) == MOE_OK && r.step < 1,
+       "a format that was not measured goes by the ceilings");
+    moe_plan_close(p);
+}
+
 static void
 test_prefill(void)
 {
@@ -352,6 +417,7 @@ main(void)
 {
     setenv("MOE_TEST_FACTS", tap_src("conf"), 0);
     test_roofline();
+    test_measured();
     test_prefill();
     test_memory();
     test_money();

@@ -1,0 +1,435 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * rates.c - what a backend's operations take on this machine.
+ *
+ * Owns two decoders of random weights that are no model's, and the reading
+ * of the clock around their operations.  Every row goes to every expert of
+ * them, so a step of R rows meets each weight with exactly R rows.  One has
+ * small matrices, one large; between steps the caches are emptied, or not.
+ * What a model's step then takes is arithmetic, in plan/host.c.
+ */
+#include "bench/rates.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench/shape.h"
+#include "checkpoint/json.h"
+#include "engine/engine.h"
+#include "text/sampler.h"
+
+#define LANES   32u  /* sequences of a step of decodes */
+#define BLOCK   128u /* rows of a step of one sequence */
+#define CONTEXT 256u
+#define AT_FIRST   16u /* positions */
+#define AT_LAST    (CONTEXT - 2)
+#define ROUNDS     7u
+#define NEAR_STEPS 3u /* in a row, the first of which finds cold caches */
+
+static const uint32_t rows_of[MOE_PLAN_ROWS] = {1, 2, 4, 8, 16, 32, BLOCK};
+
+struct size {
+    uint32_t hidden, heads, kv_heads, experts, width, vocab;
+};
+static const struct size sizes[2] = {
+    {256, 4, 2, 4, 192, 4096},
+    {1024, 8, 4, 8, 1024, 16384},
+};
+#define HEAD_DIM 128u
+#define LAYERS   2u
+
+struct prober {
+    moe_engine             *e;
+    struct moe_sampler     *sampler;
+    struct moe_runner_probe probe;
+    double                  whole; /* seconds of the step */
+};
+
+uint32_t
+moe_rates_kind(double bits)
+{
+    return bits >= 32 ? 0 : bits >= 16 ? 1 : bits >= 8 ? 2 : 3;
+}
+
+/* ----------------------------------------------------------------- engine -- */
+
+struct wish {
+    const struct size *size;
+    const char        *format;
+};
+
+static moe_status
+make(void *ctx, const struct moe_registry *registry,
+     struct moe_checkpoint **out, struct moe_error *err)
+{
+    const struct wish    *w = ctx;
+    const struct size    *z = w->size;
+    struct moe_shape_wish shape = {.name = "probe", .format = w->format,
+                                   .seed = 1};
+    char                  text[1024];
+    struct json_object   *config;
+
+    snprintf(text, sizeof(text),
+             "{\"model_type\":\"qwen3_moe\",\"hidden_size\":%u,"
+             "\"num_attention_heads\":%u,\"num_key_value_heads\":%u,"
+             "\"head_dim\":%u,\"num_hidden_layers\":%u,\"num_experts\":%u,"
+             "\"num_experts_per_tok\":%u,\"moe_intermediate_size\":%u,"
+             "\"intermediate_size\":%u,\"vocab_size\":%u,"
+             "\"max_position_embeddings\":%u,\"rms_norm_eps\":1e-6,"
+             "\"rope_theta\":10000.0,\"hidden_act\":\"silu\","
+             "\"norm_topk_prob\":true,\"decoder_sparse_step\":1,"
+             "\"mlp_only_layers\":[],\"attention_bias\":false,"
+             "\"tie_word_embeddings\":true}",
+             z->hidden, z->heads, z->kv_heads, HEAD_DIM, LAYERS, z->experts,
+             z->experts, z->width, z->width, z->vocab, CONTEXT);
+    config = json_tokener_parse(text);
+    if (config == NULL)
+        return moe_fail(err, MOE_E_NOMEM, ENOMEM, "bench: no memory");
+    return moe_bench_shape_config(registry, &shape, config, out, err);
+}
+
+static moe_status
+open_probe(const moe_options *o, const struct wish *w, struct prober *out,
+           struct moe_error *err)
+{
+    static const char *const set[][2] = {{"model.context", "256"},
+                                         {"engine.sequences", "32"},
+                                         {"engine.batch_rows", "128"}};
+    struct moe_sampling greedy = {.struct_size = sizeof(greedy), .top_p = 1,
+                                  .repeat_penalty = 1};
+    moe_options        *own = NULL;
+    size_t              i;
+    moe_status          st = moe_options_copy(o, &own, err);
+
+    memset(out, 0, sizeof(*out));
+    for (i = 0; i < 3 && st == MOE_OK; i++)
+        st = moe_options_set(own, set[i][0], set[i][1], MOE_FROM_ARG, err);
+    if (st == MOE_OK)
+        st = moe_engine_open_made(own, make, (void *) (uintptr_t) w, &out->e,
+                                  err);
+    if (st == MOE_OK)
+        st = moe_sampler_open(&greedy, w->size->vocab, &out->sampler, err);
+    if (st == MOE_OK
+        && (out->e->plan.rows < BLOCK
+            || out->e->plan.pages < LANES * out->e->plan.max_pages))
+        st = moe_fail(err, MOE_E_OVER_BUDGET, 0,
+                      "bench: the memory budget leaves no room to measure "
+                      "operations");
+    moe_options_free(own);
+    return st;
+}
+
+static void
+close_probe(struct prober *p)
+{
+    moe_sampler_close(p->sampler);
+    moe_engine_close(p->e);
+}
+
+static moe_status
+pick(void *ctx, uint32_t i, const float *logits, struct moe_error *err)
+{
+    struct prober *p = ctx;
+    uint32_t       id;
+
+    (void) i;
+    return moe_sampler_pick(p->sampler, logits, &id, err);
+}
+
+/* One step: rows of as many sequences at position `at`, or all of one that
+ * begins there. */
+static moe_status
+step(struct prober *p, uint32_t rows, uint32_t at, struct moe_error *err)
+{
+    const struct moe_runner_plan *plan = &p->e->plan;
+    int              one = rows > LANES;
+    uint32_t         n = one ? 1 : rows, m = plan->max_pages, i;
+    uint32_t        *v = calloc((size_t) 6 * BLOCK + (size_t) LANES * m,
+                                sizeof(*v));
+    struct moe_batch b = {0};
+    double           start;
+    moe_status       st;
+
+    if (v == NULL)
+        return moe_fail(err, MOE_E_NOMEM, ENOMEM, "bench: no memory");
+    for (i = 0; i < n * m; i++)
+        v[6 * BLOCK + i] = i;
+    for (i = 0; i < rows; i++) {
+        uint32_t pos = one ? at + i : at, seq = one ? 0 : i;
+
+        v[i] = (i * 37 + 11) % p->e->arch.vocab;
+        v[BLOCK + i] = pos;
+        v[2 * BLOCK + i] = seq;
+        v[3 * BLOCK + i] = (seq * m + pos / plan->page_rows) * plan->page_rows
+                           + pos % plan->page_rows;
+        v[4 * BLOCK + i] = i;
+    }
+    b.rows = rows;
+    b.tokens = v;
+    b.positions = v + BLOCK;
+    b.seqs = v + 2 * BLOCK;
+    b.slots = v + 3 * BLOCK;
+    b.n_seqs = n;
+    b.max_pages = m;
+    b.pages = v + 6 * BLOCK;
+    b.n_out = one ? 1 : rows;
+    b.out_rows = v + 4 * BLOCK;
+    b.on_logits = pick;
+    b.ctx = p;
+    memset(&p->probe, 0, sizeof(p->probe));
+    p->probe.timed = 1;
+    moe_runner_probe(p->e->runner, &p->probe);
+    start = moe_now();
+    st = moe_runner_step(p->e->runner, &b, err);
+    p->whole = moe_now() - start;
+    moe_runner_probe(p->e->runner, NULL);
+    free(v);
+    return st;
+}
+
+/* ------------------------------------------------------------ measurement -- */
+
+/*
+ * Seconds of each operation, medians over the rounds.  The rounds go over
+ * all cases again and again, so that what another program takes away for a
+ * tenth of a second hits a case once or twice; the reference ceilings are
+ * medians over the same rounds.
+ */
+struct point {
+    uint32_t rows, at, far;
+    double   s[MOE_AT_COUNT], rest;
+    double   round[MOE_AT_COUNT + 1][ROUNDS];
+};
+#define POINTS_MAX (2 * MOE_PLAN_ROWS + 2)
+
+static moe_status
+take_points(struct prober *p, struct moe_ceiling *c, struct point *points,
+            uint32_t n, struct moe_plan_rates *r, struct moe_error *err)
+{
+    double     read[ROUNDS] = {0}, arith[ROUNDS];
+    uint32_t   round, i, k, j;
+    moe_status st = MOE_OK;
+
+    for (round = 0; round < ROUNDS && st == MOE_OK; round++) {
+        arith[round] = moe_ceiling_arith(c);
+        for (i = 0; i < n && st == MOE_OK; i++) {
+            double rest = 0;
+
+            if (points[i].far)
+                read[round] = moe_ceiling_evict(c);
+            for (j = 0; j < (points[i].far ? 1 : NEAR_STEPS) && st == MOE_OK;
+                 j++)
+                st = step(p, points[i].rows, points[i].at, err);
+            rest = p->whole;
+            for (k = 0; k < MOE_AT_COUNT; k++) {
+                points[i].round[k][round] = p->probe.seconds[k];
+                rest -= p->probe.seconds[k];
+            }
+            points[i].round[MOE_AT_COUNT][round] = rest;
+        }
+    }
+    if (st != MOE_OK)
+        return st;
+    for (i = 0; i < n; i++) {
+        for (k = 0; k < MOE_AT_COUNT; k++)
+            points[i].s[k] = moe_median(points[i].round[k], ROUNDS);
+        points[i].rest = moe_median(points[i].round[MOE_AT_COUNT], ROUNDS);
+    }
+    if (r->reference[0] <= 0) {
+        r->reference[0] = moe_median(read, ROUNDS);
+        r->reference[1] = moe_median(arith, ROUNDS);
+    }
+    return MOE_OK;
+}
+
+static struct point *
+find(struct point *points, uint32_t rows, uint32_t at, uint32_t far)
+{
+    while (points->rows != rows || points->at != at || points->far != far)
+        points++;
+    return points;
+}
+
+/* Weights of a layer's q, k, v and output; of its experts. */
+static void
+weights_of(const struct size *z, double w[2])
+{
+    double q = (double) z->heads * HEAD_DIM;
+    double kv = 2.0 * z->kv_heads * HEAD_DIM;
+
+    w[0] = (2 * q + kv) * z->hidden;
+    w[1] = 3.0 * z->hidden * z->width * z->experts;
+}
+
+/* Units of the small operations of a step, all calls together. */
+static double
+units_of(const struct size *z, uint32_t op, uint32_t rows)
+{
+    double r = rows;
+
+    switch (op) {
+    case MOE_PLAN_EMBEDDING:
+        return r * z->hidden;
+    case MOE_PLAN_NORM:
+        return (2.0 * LAYERS + 1) * r * z->hidden;
+    case MOE_PLAN_ROPE:
+        return LAYERS * r * (z->heads + 2.0 * z->kv_heads) * HEAD_DIM;
+    case MOE_PLAN_ROUTE:
+        return LAYERS * r * z->experts;
+    case MOE_PLAN_COMBINE:
+        return LAYERS * r * z->experts * z->hidden;
+    default:
+        return r * z->vocab;
+    }
+}
+
+static const struct {
+    uint32_t at, calls;
+} small_ops[MOE_PLAN_SMALL_OPS] = {
+    {MOE_AT_EMBED, 1},       {MOE_AT_NORM, 2 * LAYERS + 1},
+    {MOE_AT_ROPE, LAYERS},   {MOE_AT_ROUTE, LAYERS},
+    {MOE_AT_COMBINE, LAYERS}, {MOE_AT_PICK, 1},
+};
+
+/* t = calls * call + units * unit through the two points. */
+static void
+line(double calls, double t0, double u0, double t1, double u1, double *call,
+     double *unit)
+{
+    double b = u1 > u0 ? (t1 - t0) / (u1 - u0) : 0;
+
+    if (b < 0)
+        b = 0;
+    *unit = b;
+    *call = (t0 - b * u0) / calls;
+    if (*call < 0) {
+        *call = 0;
+        *unit = u1 > 0 ? t1 / u1 : 0;
+    }
+}
+
+/* What one of the two sizes tells of weights. */
+static void
+set_weights(struct point *points, const struct size *z, int large,
+            uint32_t kind, struct moe_plan_rates *r)
+{
+    double   w[2];
+    uint32_t i, far;
+
+    weights_of(z, w);
+    r->size[large][0] = w[0] / 2; /* a call: the middle of the two */
+    r->size[large][1] = w[1] / z->experts;
+    for (far = (uint32_t) large; far < 2; far++)
+        for (i = 0; i < MOE_PLAN_ROWS; i++) {
+            struct point *x = find(points, rows_of[i], AT_FIRST, far);
+            uint32_t      where = large ? MOE_PLAN_FAR_LARGE
+                                  : far ? MOE_PLAN_FAR_SMALL
+                                        : MOE_PLAN_NEAR_SMALL;
+
+            r->weight[where][0][kind][i]
+                = (x->s[MOE_AT_QKV] + x->s[MOE_AT_OUT]) / LAYERS / w[0];
+            r->weight[where][1][kind][i]
+                = x->s[MOE_AT_EXPERTS] / LAYERS / w[1];
+        }
+}
+
+/* The operations without weights: one row of the small decoder and LANES of
+ * the large one make a line. */
+static void
+set_small(struct point *small, struct point *large, struct moe_plan_rates *r)
+{
+    const struct point *a = find(small, 1, AT_FIRST, 0);
+    const struct point *b = find(large, LANES, AT_FIRST, 0);
+    uint32_t            i;
+
+    r->step = a->rest;
+    for (i = 0; i < MOE_PLAN_SMALL_OPS; i++)
+        line(small_ops[i].calls, a->s[small_ops[i].at],
+             units_of(&sizes[0], i, 1), b->s[small_ops[i].at],
+             units_of(&sizes[1], i, LANES), &r->call[i], &r->unit[i]);
+}
+
+static void
+set_attention(struct point *large, struct moe_plan_rates *r)
+{
+    const struct size *z = &sizes[1];
+    double flop = 4.0 * LAYERS * z->heads * HEAD_DIM;
+    double heads = (double) LAYERS * z->heads;
+    double first = BLOCK * AT_FIRST + BLOCK * (BLOCK + 1.0) / 2;
+
+    line(LANES * heads, find(large, LANES, AT_FIRST, 0)->s[MOE_AT_ATTENTION],
+         LANES * (AT_FIRST + 1.0) * flop,
+         find(large, LANES, AT_LAST, 0)->s[MOE_AT_ATTENTION],
+         LANES * (AT_LAST + 1.0) * flop, &r->attend_row[0],
+         &r->attend_op[0]);
+    line(BLOCK * heads, find(large, BLOCK, AT_FIRST, 0)->s[MOE_AT_ATTENTION],
+         first * flop,
+         find(large, BLOCK, CONTEXT - BLOCK, 0)->s[MOE_AT_ATTENTION],
+         (first + (CONTEXT - BLOCK - AT_FIRST) * (double) BLOCK) * flop,
+         &r->attend_row[1], &r->attend_op[1]);
+}
+
+/* The cases of a size. */
+static uint32_t
+list_points(int large, struct point *out)
+{
+    uint32_t i, n = 0;
+
+    for (i = 0; i < MOE_PLAN_ROWS; i++) {
+        out[n++] = (struct point){.rows = rows_of[i], .at = AT_FIRST,
+                                  .far = 1};
+        if (!large || rows_of[i] >= LANES)
+            out[n++] = (struct point){.rows = rows_of[i], .at = AT_FIRST};
+    }
+    if (large) {
+        out[n++] = (struct point){.rows = LANES, .at = AT_LAST};
+        out[n++] = (struct point){.rows = BLOCK, .at = CONTEXT - BLOCK};
+    }
+    return n;
+}
+
+moe_status
+moe_rates_measure(const moe_options *o, struct moe_ceiling *c,
+                  const char *format, struct moe_plan_rates *out,
+                  struct moe_error *err)
+{
+    struct moe_plan_rates r = *out;
+    struct moe_format_ref f;
+    struct point         *points[2];
+    uint32_t              kind, large, n;
+    moe_status            st = MOE_OK;
+
+    points[0] = calloc(2 * POINTS_MAX, sizeof(*points[0]));
+    if (points[0] == NULL)
+        return moe_fail(err, MOE_E_NOMEM, ENOMEM, "bench: no memory");
+    points[1] = points[0] + POINTS_MAX;
+    r.struct_size = sizeof(r);
+    for (large = 0; large < 2 && st == MOE_OK; large++) {
+        struct wish   w = {&sizes[large], format};
+        struct prober p;
+
+        st = open_probe(o, &w, &p, err);
+        if (st == MOE_OK)
+            st = moe_registry_format(p.e->registry, format, &f, err);
+        n = list_points((int) large, points[large]);
+        if (st == MOE_OK)
+            st = take_points(&p, c, points[large], n, &r, err);
+        if (st == MOE_OK) {
+            kind = moe_rates_kind(f.format->bits_x1000 / 1000.0);
+            r.head_rows = p.e->plan.out_rows;
+            r.kinds |= 1u << kind;
+            set_weights(points[large], w.size, (int) large, kind, &r);
+        }
+        close_probe(&p);
+    }
+    if (st == MOE_OK) {
+        set_small(points[0], points[1], &r);
+        set_attention(points[1], &r);
+        if (r.read[0] == 0)
+            moe_ceiling_sizes(c, r.read);
+        *out = r;
+    }
+    free(points[0]);
+    return st;
+}

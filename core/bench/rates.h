@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * rates.h - what a backend's operations take on this machine.
+ */
+#ifndef MOE_CORE_BENCH_RATES_H
+#define MOE_CORE_BENCH_RATES_H
+
+#include "bench/ceiling.h"
+#include "config/options.h"
+
+#include <moe/plan.h>
+
+/* The kind of a format of so many bits an element: 0 to MOE_PLAN_KINDS - 1. */
+uint32_t moe_rates_kind(double bits);
+
+/*
+ * Measures weights of one format (a quantizer's word, "int4-g32") into the
+ * arrays of its kind, and the other operations with it; some seconds.  o:
+ * of the engine that will be predicted; c empties the caches.  What fails leaves *out as it
+ * was.
+ */
+moe_status moe_rates_measure(const moe_options *o, struct moe_ceiling *c,
+                             const char *format, struct moe_plan_rates *out,
+                             struct moe_error *err);
+
+#endif /* MOE_CORE_BENCH_RATES_H */
