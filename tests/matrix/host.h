@@ -21,6 +21,18 @@
 
 #include "tap.h"
 
+/* A test may be compiled a second time for another build of the backend. */
+#if !defined(HOST_PLUGIN)
+#    define HOST_PLUGIN "plugins/backend/cpu/.libs/cpu.so"
+#    define HOST_ISAS                                                         \
+        "amx", "avx512vnni", "avx512", "avxvnni", "avx2", "portable"
+#    define HOST_ALL         1 /* not only the products of these formats: */
+#    define HOST_WANTS(spec) 1
+#else
+#    define HOST_ALL         0
+#    define HOST_WANTS(spec) ((spec)->nmse_x1e9 != 0) /* of integers */
+#endif
+
 #define HOST_THREADS_MAX 8
 #define HOST_GUARD       64u
 #define HOST_POISON      0xffu /* as floats: NaN */
@@ -265,7 +277,7 @@ host_init(struct test_host *t, const char *isa, uint32_t threads)
         .parallel = host_parallel,
         .workers = host_workers,
     };
-    t->so = dlopen(host_path("plugins/backend/cpu/.libs/cpu.so"),
+    t->so = dlopen(host_path(HOST_PLUGIN),
                    RTLD_NOW | RTLD_LOCAL);
     if (t->so == NULL) {
         printf("# %s\n", dlerror());
@@ -466,8 +478,7 @@ is_poison(const float *x, uint64_t n)
 }
 
 /* The instruction sets that this machine can test, best first. */
-static const char *const host_isas[] = { "avx512vnni", "avx512", "avxvnni",
-                                         "avx2", "portable" };
+static const char *const host_isas[] = { HOST_ISAS };
 #define HOST_N_ISA (sizeof(host_isas) / sizeof(host_isas[0]))
 
 /* Every test includes this file and uses what it needs. */

@@ -183,7 +183,9 @@ device_info(void *self, uint32_t i, struct moe_device_info *out)
     snprintf(out->domain, sizeof(out->domain), "host");
     snprintf(out->uid, sizeof(out->uid), "cpu");
     cpu_model_name(model, sizeof(model));
-    snprintf(out->name, sizeof(out->name), "%s (%s)", model, cpu->isa->name);
+    snprintf(out->name, sizeof(out->name), "%s (%s%s%s)", model,
+             cpu->use.isa->name, cpu->use.tiles != NULL ? ", " : "",
+             cpu->use.tiles != NULL ? cpu->use.tiles->name : "");
     return MOE_OK;
 }
 
@@ -202,7 +204,8 @@ device_open(void *self, uint32_t i, moe_device **out, struct moe_error *err)
         return moe_fail(err, MOE_E_NOMEM, 0, "no memory for a device");
     memset(dev, 0, sizeof(*dev));
     dev->host = host;
-    dev->isa = cpu->isa;
+    dev->use = cpu->use;
+    dev->isa = dev->use.isa;
     dev->workers = host->workers(host->ctx);
     if (dev->workers == 0)
         dev->workers = 1;
@@ -424,14 +427,19 @@ init(const struct moe_host *host, void **self, struct moe_error *err)
     if (cpu == NULL)
         return moe_fail(err, MOE_E_NOMEM, 0, "no memory for the CPU backend");
     cpu->host = host;
-    st = cpu_isa_choose(host, host->config(host->ctx, "isa"), &cpu->isa, err);
+    st = cpu_isa_choose(host, host->config(host->ctx, "isa"), &cpu->use, err);
     if (st != MOE_OK) {
         host->free(host->ctx, cpu);
         return st;
     }
     snprintf(line, sizeof(line), "cpu: instruction set %s, %u threads",
-             cpu->isa->name, host->workers(host->ctx));
+             cpu->use.isa->name, host->workers(host->ctx));
     host->log(host->ctx, MOE_LOG_DEBUG, line);
+    if (cpu->use.tiles != NULL) {
+        snprintf(line, sizeof(line), "cpu: %s for integers from %u rows on",
+                 cpu->use.tiles->name, cpu->use.from);
+        host->log(host->ctx, MOE_LOG_DEBUG, line);
+    }
     *self = cpu;
     return MOE_OK;
 }

@@ -11,6 +11,8 @@
  *   gemm.c ffn.c attention.c rope.c route.c rows.c   the operations
  *   body.h lines.h lines_body.h kernels_*.c   the arithmetic, once for each
  *               instruction set
+ *   tiles_body.h tiles_amx.h kernels_amx.c   and of integers by many rows on
+ *               matrix tiles
  *
  * Weights lie in panels of 16 rows (outputs) so that one vector holds the
  * same column of 16 rows.  A kernel then walks k in order with one fused
@@ -28,6 +30,7 @@
 #define CPU_LANES  16u /* rows of a panel                                     */
 #define CPU_NP     4u  /* most panels of one call of a kernel                 */
 #define CPU_TOKENS 24u /* most rows of x of one call of a kernel              */
+#define CPU_TILE_ROWS 64u /* the same, on matrix tiles                     */
 #define CPU_HEADS  4u  /* most query heads of one call of an attention kernel */
 #define CPU_ALIGN  64u
 
@@ -170,6 +173,24 @@ struct cpu_isa {
     void (*store[3])(const float *x, uint32_t n, void *dst);
 };
 
+/*
+ * Matrix tiles beside the vectors of an instruction set: the same products of
+ * weights in lines for up to CPU_TILE_ROWS rows of x, with the same bits.
+ */
+struct cpu_tiles {
+    const char *name;     /* as in `isa =` of the INI file */
+    int (*usable)(void);  /* asks the system for them too */
+    uint32_t    from;     /* rows from which on they are used; 0: measured */
+    cpu_dot_fn *dot[3];   /* CPU_INT4 .. CPU_INT8 */
+};
+
+/* What a process computes with. */
+struct cpu_choice {
+    const struct cpu_isa   *isa;
+    const struct cpu_tiles *tiles; /* or NULL */
+    uint32_t                from;  /* rows from which on tiles are used */
+};
+
 extern const struct cpu_isa cpu_isa_portable;
 #if defined(__x86_64__)
 extern const struct cpu_isa cpu_isa_avx2;
@@ -178,25 +199,39 @@ extern const struct cpu_isa cpu_isa_avx512vnni;
 extern const struct cpu_isa cpu_isa_avxvnni;
 cpu_dot_fn cpu_dot_int4_avxvnni, cpu_dot_fp4_avxvnni, cpu_dot_int8_avxvnni;
 cpu_dot_fn cpu_dot_int4_vnni, cpu_dot_fp4_vnni, cpu_dot_int8_vnni;
+extern const struct cpu_tiles cpu_tiles_amx;
 #endif
 
 /* want: NULL or "auto", or a name.  The best one that this processor has and
- * that passes its self-test against plain C. */
+ * that passes its self-test against plain C; and tiles, if they are wanted,
+ * there, right and faster. */
 moe_status cpu_isa_choose(const struct moe_host *host, const char *want,
-                          const struct cpu_isa **out, struct moe_error *err);
+                          struct cpu_choice *out, struct moe_error *err);
 
 /* --------------------------------------------------------------- objects -- */
 
 struct cpu_self {
     const struct moe_host *host;
-    const struct cpu_isa  *isa;
+    struct cpu_choice      use;
 };
 
 struct moe_device {
     const struct moe_host *host;
-    const struct cpu_isa  *isa;
+    const struct cpu_isa  *isa; /* that of use */
+    struct cpu_choice      use;
     uint32_t               workers;
 };
+
+/* Rows of the next call of cpu_dot() with weights of a kind. */
+static inline uint32_t
+cpu_rows_of_call(const moe_device *dev, uint32_t kind, uint32_t left)
+{
+    return (uint32_t) cpu_min(left, cpu_is_lines(kind)
+                                            && dev->use.tiles != NULL
+                                            && left >= dev->use.from
+                                        ? CPU_TILE_ROWS
+                                        : CPU_TOKENS);
+}
 
 struct moe_mem {
     moe_device *dev;
@@ -287,10 +322,11 @@ float    cpu_e2m1(uint32_t code);
  * description that cannot be followed. */
 int cpu_affine_bytes(const struct moe_affine *a, uint64_t n, uint64_t k,
                      uint64_t bytes[3]);
-/* The product of any kind of matrix: isa->dot, or tile by tile. */
-void cpu_dot(const struct cpu_isa *isa, const struct cpu_mat *m,
-             uint32_t panel, uint32_t np, const void *const *x, uint32_t nt,
-             float *out, uint32_t ldo);
+/* The product of any kind of matrix: matrix tiles, isa->dot, or piece by
+ * piece.  nt <= cpu_rows_of_call(). */
+void cpu_dot(const moe_device *dev, const struct cpu_mat *m, uint32_t panel,
+             uint32_t np, const void *const *x, uint32_t nt, float *out,
+             uint32_t ldo);
 /* ---------------------------------------------------------------- task.c -- */
 
 /* fn(arg, i, slot) for i in [0, n); slot < dev->workers is the same for

@@ -148,13 +148,13 @@ gate_block(const struct ffn *f, const struct cpu_group *g,
            uint32_t np, uint32_t row, uint32_t nt, const void *const *x)
 {
     enum { LDO = CPU_NP * CPU_LANES };
-    float          a[CPU_TOKENS * LDO], b[CPU_TOKENS * LDO];
+    float          a[CPU_TILE_ROWS * LDO], b[CPU_TILE_ROWS * LDO];
     const uint32_t cols = (uint32_t) cpu_min(np * CPU_LANES,
                                              f->op->f - p * CPU_LANES);
     uint32_t       t;
 
-    cpu_dot(f->isa, gate, p, np, x, nt, a, LDO);
-    cpu_dot(f->isa, up, p, np, x, nt, b, LDO);
+    cpu_dot(f->dev, gate, p, np, x, nt, a, LDO);
+    cpu_dot(f->dev, up, p, np, x, nt, b, LDO);
     for (t = 0; t < nt; t++) {
         uint8_t *mid = f->mid + (g->base + row + t) * f->mid_bytes;
 
@@ -178,7 +178,7 @@ gate_item(void *arg, uint32_t i, uint32_t slot)
     const struct cpu_item   it = cpu_grid_item(&f->grid, f->groups, i);
     const struct cpu_group *g = &f->groups[it.group];
     const struct moe_wref  *ref = &f->op->w[g->ref];
-    const void             *x[CPU_TOKENS];
+    const void             *x[CPU_TILE_ROWS];
     struct cpu_mat          gate, up;
     uint32_t                r, t, nt, p, np;
 
@@ -188,7 +188,7 @@ gate_item(void *arg, uint32_t i, uint32_t slot)
     cpu_mat_of(f->dev, ref, MOE_PART_UP, f->op->f, f->op->h, "ffn", &up,
                NULL);
     for (r = it.row0; r < it.row1; r += nt) {
-        nt = (uint32_t) cpu_min(it.row1 - r, CPU_TOKENS);
+        nt = cpu_rows_of_call(f->dev, f->kind, it.row1 - r);
         for (t = 0; t < nt; t++) {
             const uint32_t row = pair_of(f, g, r + t)
                                  / (f->perm != NULL ? f->op->k : 1);
@@ -217,8 +217,8 @@ down_item(void *arg, uint32_t i, uint32_t slot)
     const struct cpu_item   it = cpu_grid_item(&f->grid, f->groups, i);
     const struct cpu_group *g = &f->groups[it.group];
     const int               add = (f->op->op.flags & MOE_FFN_ACCUMULATE) != 0;
-    const void             *x[CPU_TOKENS];
-    float                   out[CPU_TOKENS * LDO];
+    const void             *x[CPU_TILE_ROWS];
+    float                   out[CPU_TILE_ROWS * LDO];
     struct cpu_mat          down;
     uint32_t                r, t, nt, p, np, cols;
 
@@ -226,14 +226,14 @@ down_item(void *arg, uint32_t i, uint32_t slot)
     cpu_mat_of(f->dev, &f->op->w[g->ref], MOE_PART_DOWN, f->op->h, f->op->f,
                "ffn", &down, NULL);
     for (r = it.row0; r < it.row1; r += nt) {
-        nt = (uint32_t) cpu_min(it.row1 - r, CPU_TOKENS);
+        nt = cpu_rows_of_call(f->dev, f->kind, it.row1 - r);
         for (t = 0; t < nt; t++)
             x[t] = f->mid + (g->base + r + t) * f->mid_bytes;
         for (p = it.panel0; p < it.panel1; p += np) {
             np = (uint32_t) cpu_min(it.panel1 - p, CPU_NP);
             cols = (uint32_t) cpu_min(np * CPU_LANES,
                                       f->op->h - p * CPU_LANES);
-            cpu_dot(f->isa, &down, p, np, x, nt, out, LDO);
+            cpu_dot(f->dev, &down, p, np, x, nt, out, LDO);
             for (t = 0; t < nt; t++) {
                 float *y = f->y + pair_of(f, g, r + t) * f->op->ldy
                            + p * CPU_LANES;
@@ -446,12 +446,13 @@ cpu_ffn(moe_device *dev, const struct moe_op_grouped_ffn *op,
                 &f);
     macs = (uint64_t) total * op->f * op->h;
     panels = (uint32_t) cpu_ceil(op->f, CPU_LANES);
-    cpu_grid_make(dev, f.n_groups, panels, 2 * bytes[0], most, &f.grid);
+    cpu_grid_make(dev, f.n_groups, panels, 2 * bytes[0], f.kind, most,
+                  &f.grid);
     cpu_run(dev, f.grid.items,
             cpu_cost(2 * bytes[0] * panels * f.n_groups, 2 * macs), gate_item,
             &f);
     panels = (uint32_t) cpu_ceil(op->h, CPU_LANES);
-    cpu_grid_make(dev, f.n_groups, panels, bytes[1], most, &f.grid);
+    cpu_grid_make(dev, f.n_groups, panels, bytes[1], f.kind, most, &f.grid);
     cpu_run(dev, f.grid.items,
             cpu_cost(bytes[1] * panels * f.n_groups, macs), down_item, &f);
     return MOE_OK;

@@ -69,8 +69,8 @@ static void
 gemm_block(const struct gemm *g, const struct cpu_mat *m, uint32_t part,
            uint32_t p0, uint32_t p1, uint32_t row, uint32_t nt)
 {
-    float       out[CPU_TOKENS * CPU_NP * CPU_LANES];
-    const void *x[CPU_TOKENS];
+    float       out[CPU_TILE_ROWS * CPU_NP * CPU_LANES];
+    const void *x[CPU_TILE_ROWS];
     uint32_t    p, np, t;
 
     for (t = 0; t < nt; t++)
@@ -79,7 +79,7 @@ gemm_block(const struct gemm *g, const struct cpu_mat *m, uint32_t part,
                    : (const void *) (g->x + (row + t) * g->op->ldx);
     for (p = p0; p < p1; p += np) {
         np = (uint32_t) cpu_min(p1 - p, CPU_NP);
-        cpu_dot(g->isa, m, p, np, x, nt, out, CPU_NP * CPU_LANES);
+        cpu_dot(g->dev, m, p, np, x, nt, out, CPU_NP * CPU_LANES);
         store_block(g, row, nt, g->col[part] + p * CPU_LANES,
                     (uint32_t) cpu_min(np * CPU_LANES,
                                        m->n - p * CPU_LANES),
@@ -99,7 +99,7 @@ gemm_item(void *arg, uint32_t i, uint32_t slot)
 
     (void) slot;
     for (r = it.row0; r < it.row1; r += nt) {
-        nt = (uint32_t) cpu_min(it.row1 - r, CPU_TOKENS);
+        nt = cpu_rows_of_call(g->dev, g->kind, it.row1 - r);
         for (part = 0; part < g->op->n_parts; part++) {
             a = it.panel0 > g->first[part] ? it.panel0 : g->first[part];
             b = (uint32_t) cpu_min(it.panel1, g->first[part + 1]);
@@ -239,7 +239,7 @@ cpu_gemm(moe_device *dev, const struct moe_op_grouped_gemm *op,
                 &g);
     }
     cpu_grid_make(dev, g.n_groups, g.first[op->n_parts],
-                  bytes / g.first[op->n_parts], most, &g.grid);
+                  bytes / g.first[op->n_parts], g.kind, most, &g.grid);
     cpu_run(dev, g.grid.items,
             cpu_cost(bytes * g.n_groups, (uint64_t) total * op->n * op->k),
             gemm_item, &g);

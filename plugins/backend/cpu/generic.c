@@ -372,13 +372,17 @@ generic_dot(const struct cpu_isa *isa, const struct cpu_mat *m,
 }
 
 void
-cpu_dot(const struct cpu_isa *isa, const struct cpu_mat *m, uint32_t panel,
+cpu_dot(const moe_device *dev, const struct cpu_mat *m, uint32_t panel,
         uint32_t np, const void *const *x, uint32_t nt, float *out,
         uint32_t ldo)
 {
     if (m->kind == CPU_GENERIC)
-        generic_dot(isa, m, panel, np, (const float *const *) x, nt, out,
+        generic_dot(dev->isa, m, panel, np, (const float *const *) x, nt, out,
                     ldo);
+    else if (cpu_is_lines(m->kind) && dev->use.tiles != NULL
+             && nt >= dev->use.from)
+        dev->use.tiles->dot[m->kind - CPU_INT4](m, panel, np, x, nt, out,
+                                                ldo);
     else
-        isa->dot[m->kind](m, panel, np, x, nt, out, ldo);
+        dev->isa->dot[m->kind](m, panel, np, x, nt, out, ldo);
 }

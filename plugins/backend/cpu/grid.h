@@ -36,10 +36,12 @@ struct cpu_item {
 
 #define CPU_ITEM_BYTES 16384u /* of weights: least worth handing out */
 
-/* panels, panel_bytes: of one group's matrices; rows: of the largest group. */
+/* panels, panel_bytes, kind: of one group's matrices; rows: of the largest
+ * group. */
 static inline void
 cpu_grid_make(const moe_device *dev, uint32_t groups, uint32_t panels,
-              uint64_t panel_bytes, uint32_t rows, struct cpu_grid *g)
+              uint64_t panel_bytes, uint32_t kind, uint32_t rows,
+              struct cpu_grid *g)
 {
     const uint64_t want = (uint64_t) dev->workers * 8;
     uint64_t       step, per;
@@ -52,7 +54,8 @@ cpu_grid_make(const moe_device *dev, uint32_t groups, uint32_t panels,
     g->panel_step = (uint32_t) cpu_min(step, cpu_align(panels, CPU_NP));
     g->panel_items = (uint32_t) cpu_ceil(panels, g->panel_step);
     per = cpu_ceil(want, (uint64_t) groups * g->panel_items);
-    g->row_step = (uint32_t) cpu_align(cpu_ceil(rows, per), CPU_TOKENS);
+    g->row_step = (uint32_t) cpu_align(
+        cpu_ceil(rows, per), cpu_rows_of_call(dev, kind, UINT32_MAX));
     g->row_items = (uint32_t) cpu_ceil(rows, g->row_step);
     g->items = groups * g->panel_items * g->row_items;
 }

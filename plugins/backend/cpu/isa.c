@@ -5,10 +5,13 @@
  * One table, best first.  A row is taken if the processor and the operating
  * system have it AND it computes what plain C computes on a small problem:
  * a compiler or an emulator that gets an instruction wrong costs speed, not
- * answers.  A path for matrix tiles (AMX) would be one more row at the top.
+ * answers.  Matrix tiles stand beside the table: they must give the bits of
+ * the row that was taken, and from how many rows on they are the faster ones
+ * is measured here.
  */
 
 #include <math.h>
+#include <time.h>
 
 #include "backend/cpu/cpu.h"
 #include "backend/cpu/lines.h"
@@ -30,11 +33,17 @@ static const struct cpu_isa *const table[] = {
 #define T_NP   2u
 #define T_WORK 8192u /* bytes of one matrix: the largest is f32 */
 
+/* Tiles: two tiles of rows and a part of one, 2 panels of up to 16 runs. */
+#define T_ROWS 39u
+#define T_RUNS 16u
+
 struct trial {
     _Alignas(64) uint8_t w[2 * T_WORK];
     float         x[T_NT][T_K + 13]; /* up to 96 */
     struct cpu_q8 q[T_NT][3];
     float         want[T_NT * T_NP * CPU_LANES], got[T_NT * T_NP * CPU_LANES];
+    struct cpu_q8 many[T_ROWS][T_RUNS];
+    float         tall[2][T_ROWS * T_NP * CPU_LANES];
     uint32_t      seed;
 };
 
@@ -129,6 +138,112 @@ fill_weights(struct trial *t, uint32_t kind, struct cpu_mat *m)
         }
         break;
     }
+}
+
+/* Weights in lines, of any number of runs in a group: bytes as they are, and
+ * scales. */
+static void
+fill_lines(struct trial *t, uint32_t kind, uint32_t runs, uint32_t per,
+           struct cpu_mat *m)
+{
+    uint32_t p, g, first, lane;
+
+    fill_weights(t, kind, m);
+    m->k = runs * CPU_RUN - 3;
+    m->group = per * CPU_RUN;
+    for (p = 0; p < T_NP; p++)
+        for (g = 0, first = 0; first < runs; g++, first += per) {
+            uint8_t *s = t->w + p * T_WORK + lines_group_off(m, g)
+                         + cpu_min(per, runs - first) * lines_run_bytes(kind);
+
+            for (lane = 0; lane < CPU_LANES; lane++) {
+                const uint16_t h = moe_f16_round(next_float(t));
+
+                if (kind == CPU_FP4)
+                    s[lane] = (uint8_t) (120 + next(t) % 10);
+                else
+                    memcpy(s + 2 * lane, &h, 2);
+            }
+        }
+}
+
+/* The same bits as the vectors', for groups of several sizes. */
+static int
+try_tiles(const struct cpu_isa *isa, const struct cpu_tiles *tiles,
+          struct trial *t)
+{
+    static const uint32_t per[] = { 1, 2, 3, 4, 13 };
+    const uint32_t        ldo = T_NP * CPU_LANES;
+    const void           *rows[T_ROWS];
+    struct cpu_mat        m;
+    uint32_t              kind, i, n, at;
+
+    for (kind = CPU_INT4; kind <= CPU_INT8; kind++)
+        for (i = 0; i < sizeof(per) / sizeof(*per); i++) {
+            fill_lines(t, kind, 13, per[i], &m);
+            for (n = 0; n < T_ROWS; n++)
+                rows[n] = t->many[n];
+            for (at = 0; at < T_ROWS; at += n) {
+                n = (uint32_t) cpu_min(T_ROWS - at, CPU_TOKENS);
+                isa->dot[kind](&m, 0, T_NP, rows + at, n,
+                               t->tall[0] + at * ldo, ldo);
+            }
+            tiles->dot[kind - CPU_INT4](&m, 0, T_NP, rows, T_ROWS, t->tall[1],
+                                        ldo);
+            if (memcmp(t->tall[0], t->tall[1], sizeof(t->tall[0])) != 0)
+                return 0;
+            tiles->dot[kind - CPU_INT4](&m, 0, T_NP, rows, 5, t->tall[1],
+                                        ldo);
+            if (memcmp(t->tall[0], t->tall[1], 5 * ldo * sizeof(float)) != 0)
+                return 0;
+        }
+    return 1;
+}
+
+/* The shortest of several times of a product, in nanoseconds. */
+static uint64_t
+time_of(cpu_dot_fn *dot, const struct cpu_mat *m, const void *const *rows,
+        uint32_t n, float *out)
+{
+    struct timespec a, b;
+    uint64_t        best = UINT64_MAX, ns;
+    uint32_t        i, j;
+
+    for (i = 0; i < 5; i++) {
+        clock_gettime(CLOCK_MONOTONIC, &a);
+        for (j = 0; j < 8; j++)
+            dot(m, 0, T_NP, rows, n, out, T_NP * CPU_LANES);
+        clock_gettime(CLOCK_MONOTONIC, &b);
+        ns = (uint64_t) (b.tv_sec - a.tv_sec) * 1000000000u
+             + (uint64_t) b.tv_nsec - (uint64_t) a.tv_nsec;
+        best = cpu_min(best, ns);
+    }
+    return best;
+}
+
+/* The number of rows from which on tiles are faster, 0: from none.  Weights
+ * of 4 bits out of the cache, as those of an expert whose rows are many; all
+ * of it takes well under a millisecond. */
+static uint32_t
+measure_from(const struct cpu_isa *isa, const struct cpu_tiles *tiles,
+             struct trial *t)
+{
+    static const uint32_t probe[] = { 24, 16, 12, 8, 6, 4, 2 };
+    const void           *rows[T_ROWS];
+    struct cpu_mat        m;
+    uint32_t              i, n, from = 0;
+
+    fill_lines(t, CPU_INT4, T_RUNS, 1, &m);
+    for (n = 0; n < T_ROWS; n++)
+        rows[n] = t->many[n];
+    for (i = 0; i < sizeof(probe) / sizeof(*probe); i++) {
+        n = probe[i];
+        if (time_of(tiles->dot[0], &m, rows, n, t->tall[1])
+            > time_of(isa->dot[CPU_INT4], &m, rows, n, t->tall[0]))
+            break;
+        from = n;
+    }
+    return from;
 }
 
 static int
@@ -242,35 +357,84 @@ is_named(const struct cpu_isa *isa, const char *want)
            || strncmp(isa->name, want, strlen(want)) == 0;
 }
 
+/* Tiles for the vectors that were taken, if they are right, and faster or
+ * asked for by name. */
+static void
+choose_tiles(const struct moe_host *host, struct trial *t,
+             const struct cpu_tiles *tiles, int asked, struct cpu_choice *c)
+{
+    char     line[160];
+    uint32_t i, j;
+
+    for (i = 0; i < T_ROWS; i++)
+        for (j = 0; j < T_RUNS; j++) {
+            float x[CPU_RUN];
+            int   c0;
+
+            for (c0 = 0; c0 < (int) CPU_RUN; c0++)
+                x[c0] = next_float(t);
+            cpu_isa_portable.quantize(x, CPU_RUN, &t->many[i][j]);
+        }
+    if (!try_tiles(c->isa, tiles, t)) {
+        snprintf(line, sizeof(line),
+                 "%s and %s differ in integer products on this machine: "
+                 "doing without %s",
+                 tiles->name, c->isa->name, tiles->name);
+        host->log(host->ctx, MOE_LOG_WARN, line);
+        return;
+    }
+    c->from = tiles->from != 0 ? tiles->from : measure_from(c->isa, tiles, t);
+    if (c->from == 0 && asked)
+        c->from = CPU_TOKENS;
+    if (c->from != 0)
+        c->tiles = tiles;
+}
+
 moe_status
 cpu_isa_choose(const struct moe_host *host, const char *want,
-               const struct cpu_isa **out, struct moe_error *err)
+               struct cpu_choice *out, struct moe_error *err)
 {
-    struct trial *t;
-    const char   *what;
-    char          line[160];
-    uint32_t      i, known = 0;
+    const struct cpu_tiles *tiles = NULL;
+    struct trial           *t;
+    const char             *what;
+    char                    line[160];
+    uint32_t                i, known = 0;
+    int                     asked = 0;
 
     if (want == NULL || want[0] == '\0')
         want = "auto";
     for (i = 0; i < N_ISA; i++)
         known += strcmp(want, table[i]->name) == 0;
+#if defined(__x86_64__)
+    if ((strcmp(want, "auto") == 0 || strcmp(want, cpu_tiles_amx.name) == 0)
+        && cpu_tiles_amx.usable())
+        tiles = &cpu_tiles_amx;
+    if (strcmp(want, cpu_tiles_amx.name) == 0) {
+        if (tiles == NULL)
+            return moe_fail(err, MOE_E_ABSENT, 0,
+                            "isa = %s: this processor does not have it, or "
+                            "the system does not allow it; use auto",
+                            want);
+        asked = 1;
+        want = "auto"; /* the best vectors beside them */
+    }
+#endif
     if (strcmp(want, "auto") != 0 && known == 0)
         return moe_fail(err, MOE_E_INVAL, 0,
                         "isa = %s: unknown here; use auto, portable, avx2, "
-                        "avxvnni, avx512 or avx512vnni",
+                        "avxvnni, avx512, avx512vnni or amx",
                         want);
     t = host->alloc(host->ctx, sizeof(*t), CPU_ALIGN);
     if (t == NULL)
         return moe_fail(err, MOE_E_NOMEM, 0,
                         "no memory for the test of the instruction sets");
-    *out = NULL;
-    for (i = 0; i < N_ISA && *out == NULL; i++) {
+    *out = (struct cpu_choice){ .isa = NULL };
+    for (i = 0; i < N_ISA && out->isa == NULL; i++) {
         if (!is_named(table[i], want) || !table[i]->usable())
             continue;
         what = try_isa(table[i], t);
         if (what == NULL) {
-            *out = table[i];
+            out->isa = table[i];
             break;
         }
         snprintf(line, sizeof(line),
@@ -280,8 +444,10 @@ cpu_isa_choose(const struct moe_host *host, const char *want,
         host->log(host->ctx, MOE_LOG_WARN, line);
         want = "auto"; /* whatever comes below it will do */
     }
+    if (out->isa != NULL && tiles != NULL)
+        choose_tiles(host, t, tiles, asked, out);
     host->free(host->ctx, t);
-    if (*out == NULL)
+    if (out->isa == NULL)
         return moe_fail(err, MOE_E_ABSENT, 0,
                         "isa = %s: this processor does not have it; use auto",
                         want);

@@ -11,9 +11,15 @@ typedef __m256  fv;
 #define L_ROWS 8u
 
 V_FN iv
-i_load(const uint8_t *p)
+i_load(const void *p)
 {
-    return _mm256_loadu_si256((const __m256i *) (const void *) p);
+    return _mm256_loadu_si256((const __m256i *) p);
+}
+
+V_FN void
+i_store(void *p, iv x)
+{
+    _mm256_storeu_si256((__m256i *) p, x);
 }
 
 V_FN iv
@@ -61,6 +67,7 @@ i_pair(const int16_t *sum)
 
 I_OP2(i_and, _mm256_and_si256)
 I_OP2(i_xor, _mm256_xor_si256)
+I_OP2(i_add8, _mm256_add_epi8)
 I_OP2(i_add16, _mm256_add_epi16)
 I_OP2(i_add32, _mm256_add_epi32)
 I_OP2(i_mul16, _mm256_mullo_epi16)

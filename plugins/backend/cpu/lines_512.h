@@ -11,9 +11,15 @@ typedef __m512  fv;
 #define L_ROWS 16u
 
 V_FN iv
-i_load(const uint8_t *p)
+i_load(const void *p)
 {
     return _mm512_loadu_si512(p);
+}
+
+V_FN void
+i_store(void *p, iv x)
+{
+    _mm512_storeu_si512(p, x);
 }
 
 V_FN iv
@@ -61,6 +67,7 @@ i_pair(const int16_t *sum)
 
 I_OP2(i_and, _mm512_and_si512)
 I_OP2(i_xor, _mm512_xor_si512)
+I_OP2(i_add8, _mm512_add_epi8)
 I_OP2(i_add16, _mm512_add_epi16)
 I_OP2(i_add32, _mm512_add_epi32)
 I_OP2(i_mul16, _mm512_mullo_epi16)

@@ -16,6 +16,7 @@
 #define CPU_X86_AVX512  2u /* and AVX-512 F, BW, DQ, VL                       */
 #define CPU_X86_VNNI    4u /* and AVX-512 VNNI                                */
 #define CPU_X86_AVXVNNI 8u /* AVX2 and AVX-VNNI                               */
+#define CPU_X86_AMX     16u /* AVX-512 and AMX-TILE, AMX-INT8                 */
 
 static inline uint32_t
 cpu_x86_features(void)
@@ -45,6 +46,10 @@ cpu_x86_features(void)
     found |= CPU_X86_AVX512;
     if ((c & 1u << 11) != 0)
         found |= CPU_X86_VNNI;
+    /* tile configuration and data */
+    if ((xcr0_low & 0x60000u) == 0x60000u
+        && (~d & (1u << 24 | 1u << 25)) == 0) /* TILE, INT8 */
+        found |= CPU_X86_AMX;
     return found;
 }
 
