@@ -75,6 +75,55 @@ binomial_max(double n, double p, double count)
     return sum;
 }
 
+#define FEW_TOKENS 32 /* up to which the loads' sum is worth its cost */
+#define FEW_PAIRS  512
+
+/* Coefficient of x^n in (a[0] + ... + a[m] x^m)^E, by the recurrence of the
+ * powers of a series; q: (n + 1) scratch. */
+static double
+power_at(const double *a, uint32_t m, double E, uint32_t n, double *q)
+{
+    uint32_t i, j;
+
+    q[0] = pow(a[0], E);
+    for (i = 1; i <= n; i++) {
+        double sum = 0;
+
+        for (j = 1; j <= m && j <= i; j++)
+            sum += (j * (E + 1) - i) * a[j] * q[i - j];
+        q[i] = sum / (i * a[0]);
+    }
+    return q[n];
+}
+
+/*
+ * Mean of the fullest of E experts for few tokens, where neither form above
+ * sees that loads are whole and add up to batch * k: generalised binomials
+ * C(N, j) under that sum.  N is such that one load has the variance that it
+ * has in truth, batch k/E (1 - k/E), which makes one token exact, and k = 1
+ * (N infinite: Poisson) for any batch.
+ */
+static double
+few_max(double E, double k, uint32_t batch)
+{
+    double   a[FEW_TOKENS + 1], q[FEW_PAIRS + 1], all, mean = 0, sum = 0;
+    double   p = k / E;
+    double   N = k > 1 ? ((E - 1) * batch * k - (E - k)) / (E * (k - 1)) : 0;
+    uint32_t n = (uint32_t) (batch * k), j, m;
+
+    a[0] = 1;
+    for (j = 1; j <= batch; j++)
+        a[j] = a[j - 1] * (k > 1 ? (N - j + 1) * p / (1 - p) : batch * p) / j;
+    for (j = 0; j <= batch; j++)
+        sum += a[j];
+    for (j = 0; j <= batch; j++)
+        a[j] /= sum; /* a distribution: powers of it stay in range */
+    all = power_at(a, batch, E, n, q);
+    for (m = 0; m < batch; m++)
+        mean += E * m < n ? 1 : 1 - power_at(a, m, E, n, q) / all;
+    return mean;
+}
+
 MOE_API double
 moe_plan_max_load(uint32_t n_experts, uint32_t top_k, double batch,
                   uint32_t ranks)
@@ -87,6 +136,9 @@ moe_plan_max_load(uint32_t n_experts, uint32_t top_k, double batch,
     mean = pairs / G;
     if (ranks == 1 || top_k >= n_experts || n_experts == 1)
         return mean;
+    if (ranks == n_experts && batch <= FEW_TOKENS && pairs <= FEW_PAIRS
+        && floor(batch) == batch)
+        return few_max(E, k, (uint32_t) batch);
     /* each token's picks are a hypergeometric sample of the parts */
     variance = pairs * (1 / G) * (1 - 1 / G) * (E - k) / (E - 1);
     normal = mean

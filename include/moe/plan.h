@@ -125,7 +125,8 @@ MOE_API double moe_plan_distinct(uint32_t n_experts, uint32_t top_k,
  * == n_experts: of the fullest expert), in (token, expert) pairs, for
  * uniform routing: the larger of the product of binomial tails and of the
  * normal order statistic, the former spread by sqrt(G/(G-1)) because loads
- * add up to a constant.  Within 2 % of a simulation from a batch of 16 on.
+ * add up to a constant.  Of the fullest expert and up to 32 tokens: binomials
+ * under that sum.  Within 2 % of a simulation; of parts from a batch of 16 on.
  */
 MOE_API double moe_plan_max_load(uint32_t n_experts, uint32_t top_k,
                                  double batch, uint32_t ranks);

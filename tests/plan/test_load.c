@@ -116,6 +116,33 @@ test_cells(void)
         }
 }
 
+/* The same for few tokens, where loads are small whole numbers. */
+static void
+test_few(void)
+{
+    static const uint32_t shapes[][2] = { { 8, 2 },   { 16, 1 }, { 16, 2 },
+                                          { 32, 4 },  { 64, 6 }, { 128, 4 },
+                                          { 128, 8 }, { 256, 8 } };
+    static const uint32_t batches[] = { 2, 3, 4, 6, 8, 12 };
+    struct moe_plan_spread s;
+    struct moe_error       err = { .struct_size = sizeof(err) };
+    size_t                 i, j;
+
+    for (i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
+        for (j = 0; j < sizeof(batches) / sizeof(batches[0]); j++) {
+            uint32_t E = shapes[i][0], k = shapes[i][1], B = batches[j];
+            double   form = moe_plan_max_load(E, k, B, E);
+
+            if (draw(E, k, B, E, 6000, 0, &s, &err) != MOE_OK) {
+                ok(0, "%s", err.text);
+                continue;
+            }
+            ok(near(form, s.max_load, 0.02),
+               "%u of %u, batch %u: form %.3f, drawn %.3f", k, E, B, form,
+               s.max_load);
+        }
+}
+
 static void
 test_skew(void)
 {
@@ -186,6 +213,7 @@ main(void)
 {
     test_forms();
     test_cells();
+    test_few();
     test_skew();
     test_trace();
     return tap_done();
