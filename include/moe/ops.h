@@ -123,7 +123,7 @@ MOE_NO_TAIL(moe_kv, v);
  *      otherwise).  rot_dim 0: none.
  *   4. store keys and values in the cache row slots[i] = page * page_rows +
  *      row in page.
- * positions, slots: (rows) u32.  inv_freq: (rot_dim / 2) f32.
+ * positions, slots: (rows) u32, no slot twice.  inv_freq: (rot_dim / 2) f32.
  */
 struct moe_op_rope_kv {
     struct moe_op  op;

@@ -266,7 +266,7 @@ test_rope(const char *isa)
         op.rows = rows;
         op.kv.struct_size = sizeof(op.kv);
         op.kv.dtype = MOE_F32 + v % 3;
-        op.kv.page_rows = 1 + rng() % 20;
+        op.kv.page_rows = 2 + rng() % 20;
         op.kv.kv_heads = 1 + rng() % 4;
         op.kv.k_dim = dims[v % 8];
         op.kv.v_dim = v % 5 == 0 ? 1 + rng() % 100 : op.kv.k_dim;
@@ -299,7 +299,9 @@ test_rope(const char *isa)
                                            / (float) op.kv.k_dim);
         for (i = 0; i < rows; i++) {
             pos.u[i] = rng() % (v % 2 ? 100 : 100000);
-            slots.u[i] = (i * 7 + v) % (pages * op.kv.page_rows);
+            /* downwards, no slot twice: there are ten at least */
+            slots.u[i] = (pages * op.kv.page_rows + v % 10 - i)
+                         % (pages * op.kv.page_rows);
         }
         op.qkv = buf_of(&qkv);
         if (op.norm_span != 0) {
