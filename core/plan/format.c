@@ -157,6 +157,8 @@ moe_format_bytes(const struct moe_store *f, const struct moe_matrix *m)
         return count * n * k * f->bits / 8;
     if (m->vector)
         return count * n * (f->bits > 16 ? 4 : 2);
+    if (m->n == 1 && f->bits < 16) /* a shared expert's gate: as a router */
+        return count * k * 2;
     groups = f->group != 0 ? ceil(k / f->group) : 1;
     rows = f->block != 0 ? ceil(n / f->block) : n;
     return count
