@@ -9,7 +9,7 @@
 
 #define HOST_PLUGIN "tests/matrix/.libs/tiles.so"
 #define HOST_ISAS   "amx"
-#define ROWS        83u
+#define ROWS        69u
 #define COLUMNS     580u
 
 #include "matrix/test_same_bits.c"

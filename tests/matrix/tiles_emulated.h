@@ -109,17 +109,21 @@ emu_tdpbssd(unsigned c, unsigned a, unsigned b)
     emu_check(f->rows[c] == f->rows[a] && f->bytes[c] == f->bytes[b]
               && f->bytes[a] / 4 == f->rows[b] && f->bytes[a] % 4 == 0
               && f->bytes[b] % 4 == 0);
-    for (m = 0; m < f->rows[c]; m++)
-        for (k = 0; k < f->bytes[a] / 4u; k++)
-            for (n = 0; n < f->bytes[c] / 4u; n++) {
-                uint32_t sum;
+    for (m = 0; m < f->rows[c]; m++) {
+        uint32_t sum[16];
 
-                memcpy(&sum, emu.tmm[c][m] + 4 * n, 4);
+        memcpy(sum, emu.tmm[c][m], 64);
+        for (k = 0; k < f->bytes[a] / 4u; k++) {
+            int8_t x[4], y[64];
+
+            memcpy(x, emu.tmm[a][m] + 4 * k, 4);
+            memcpy(y, emu.tmm[b][k], 64); /* 0 behind its row's end */
+            for (n = 0; n < 16; n++)
                 for (i = 0; i < 4; i++)
-                    sum += (uint32_t) ((int8_t) emu.tmm[a][m][4 * k + i]
-                                       * (int8_t) emu.tmm[b][k][4 * n + i]);
-                memcpy(emu.tmm[c][m] + 4 * n, &sum, 4);
-            }
+                    sum[n] += (uint32_t) (x[i] * y[4 * n + i]);
+        }
+        memcpy(emu.tmm[c][m], sum, 64);
+    }
 }
 
 /* ---------------------------------------------------- the words, by these -- */
