@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Build a fuzzer with clang and run it:
 #   tests/fuzz/run.sh NAME [SECONDS]      NAME: safetensors tokenizer ini
+#                                         device gguf
 # SECONDS are of processor time.  Findings and the grown corpus stay in
 # build/fuzz/NAME.
 set -eu
