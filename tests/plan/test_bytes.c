@@ -2,7 +2,7 @@
 /*
  * test_bytes.c - bytes planned are the bytes of the files, difference 0: the
  * fixtures of every family and type, and published shapes in the formats of
- * the quantizers, cut and whole.
+ * the quantizers.
  */
 #include <moe/plan.h>
 
