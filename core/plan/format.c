@@ -5,7 +5,8 @@
  * The sizes are those of files: elements, scales and zero points, rounded
  * where the file rounds.  Sources: the formats' own specifications (OCP MX
  * for mxfp4, ggml's block layouts for q8_0 and q4_0, compressed-tensors and
- * AutoGPTQ for the rest).
+ * AutoGPTQ for the rest). What moe-run's own quantizers write goes by their
+ * names too.
  */
 #include "plan/shape.h"
 #include "support/near.h"
@@ -19,9 +20,18 @@ static const struct moe_store formats[] = {
     { "f32", 32, 0, 0, 0, MOE_RATE_32, 0, 0 },
     { "fp8", 8, 128, 128, 32, MOE_RATE_8, 0, 0 },   /* blocks of 128 x 128 */
     { "fp8-channel", 8, 0, 0, 16, MOE_RATE_8, 0, 0 },
+    { "fp8-e4m3-channel", 8, 0, 0, 16, MOE_RATE_8, 0, 0 },
+    { "fp8-e5m2-channel", 8, 0, 0, 16, MOE_RATE_8, 0, 0 },
+    { "fp8-e4m3-block", 8, 128, 128, 16, MOE_RATE_8, 0, 0 },
+    { "fp8-e5m2-block", 8, 128, 128, 16, MOE_RATE_8, 0, 0 },
     { "int8", 8, 0, 0, 16, MOE_RATE_16, 0, 0 },     /* one scale a row */
     { "int4", 4, 128, 0, 16, MOE_RATE_16, 0, 0 },   /* symmetric */
     { "int4-g32", 4, 32, 0, 16, MOE_RATE_16, 0, 0 },
+    { "int4-g64", 4, 64, 0, 16, MOE_RATE_16, 0, 0 },
+    { "int4-g128", 4, 128, 0, 16, MOE_RATE_16, 0, 0 },
+    { "int4-g32z", 4, 32, 0, 20, MOE_RATE_16, 0, 0 },
+    { "int4-g64z", 4, 64, 0, 20, MOE_RATE_16, 0, 0 },
+    { "int4-g128z", 4, 128, 0, 20, MOE_RATE_16, 0, 0 },
     { "gptq", 4, 128, 0, 20, MOE_RATE_16, 0, 0 },   /* with 4-bit zero points */
     { "awq", 4, 128, 0, 20, MOE_RATE_16, 0, 0 },
     { "mxfp4", 4, 32, 0, 8, MOE_RATE_16, 0, 0 },
@@ -37,8 +47,10 @@ static const struct moe_store formats[] = {
 MOE_API const char *
 moe_plan_formats(void)
 {
-    return "bf16 f16 f32 fp8 fp8-channel int8 int4 int4-g32 gptq awq mxfp4 "
-           "nvfp4 q8_0 q4_0 stored 8bit 4bit";
+    return "bf16 f16 f32 fp8 fp8-channel fp8-e4m3-channel fp8-e5m2-channel "
+           "fp8-e4m3-block fp8-e5m2-block int8 int4 int4-g32 int4-g64 "
+           "int4-g128 int4-g32z int4-g64z int4-g128z gptq awq mxfp4 nvfp4 "
+           "q8_0 q4_0 stored 8bit 4bit";
 }
 
 MOE_API const char *
