@@ -24,7 +24,8 @@
 #define CONTEXT 256u
 #define AT_FIRST   16u /* positions */
 #define AT_LAST    (CONTEXT - 2)
-#define ROUNDS     7u
+#define ROUNDS     7u   /* or as many as begin within MOST_S seconds, */
+#define MOST_S     3.0  /* because slow machines are many times slower */
 #define NEAR_STEPS 3u /* in a row, the first of which finds cold caches */
 
 static const uint32_t rows_of[MOE_PLAN_ROWS] = {1, 2, 4, 8, 16, 32, BLOCK};
@@ -207,11 +208,12 @@ static moe_status
 take_points(struct prober *p, struct moe_ceiling *c, struct point *points,
             uint32_t n, struct moe_plan_rates *r, struct moe_error *err)
 {
-    double     read[ROUNDS] = {0}, arith[ROUNDS];
+    double     read[ROUNDS] = {0}, arith[ROUNDS], start = moe_now();
     uint32_t   round, i, k, j;
     moe_status st = MOE_OK;
 
-    for (round = 0; round < ROUNDS && st == MOE_OK; round++) {
+    for (round = 0; round < ROUNDS && st == MOE_OK
+                    && (round == 0 || moe_now() - start < MOST_S); round++) {
         arith[round] = moe_ceiling_arith(c);
         for (i = 0; i < n && st == MOE_OK; i++) {
             double rest = 0;
@@ -233,12 +235,12 @@ take_points(struct prober *p, struct moe_ceiling *c, struct point *points,
         return st;
     for (i = 0; i < n; i++) {
         for (k = 0; k < MOE_AT_COUNT; k++)
-            points[i].s[k] = moe_median(points[i].round[k], ROUNDS);
-        points[i].rest = moe_median(points[i].round[MOE_AT_COUNT], ROUNDS);
+            points[i].s[k] = moe_median(points[i].round[k], round);
+        points[i].rest = moe_median(points[i].round[MOE_AT_COUNT], round);
     }
     if (r->reference[0] <= 0) {
-        r->reference[0] = moe_median(read, ROUNDS);
-        r->reference[1] = moe_median(arith, ROUNDS);
+        r->reference[0] = moe_median(read, round);
+        r->reference[1] = moe_median(arith, round);
     }
     return MOE_OK;
 }

@@ -15,9 +15,9 @@ uint32_t moe_rates_kind(double bits);
 
 /*
  * Measures weights of one format (a quantizer's word, "int4-g32") into the
- * arrays of its kind, and the other operations with it; some seconds.  o:
- * of the engine that will be predicted; c empties the caches.  What fails leaves *out as it
- * was.
+ * arrays of its kind, and the other operations with it; some seconds.  o: of
+ * the engine that will be predicted; c empties the caches.  What fails leaves
+ * *out as it was.
  */
 moe_status moe_rates_measure(const moe_options *o, struct moe_ceiling *c,
                              const char *format, struct moe_plan_rates *out,
