@@ -672,16 +672,31 @@ moe_checkpoint_read(const struct moe_checkpoint *c,
     return moe_file_read(f->fd, f->shown, t->offset + from, bytes, dst, err);
 }
 
+/* Advice: where the system does not take it, the read does the work. */
+static void
+advise(const struct moe_checkpoint *c, const struct moe_tensor_info *t,
+       uint64_t from, uint64_t bytes, int advice)
+{
+    if (c->made == NULL)
+        (void) posix_fadvise(c->files[t->file].fd, (off_t) (t->offset + from),
+                             (off_t) bytes, advice);
+}
+
 /* Hot: one system call. */
 void
 moe_checkpoint_want(const struct moe_checkpoint  *c,
-                    const struct moe_tensor_info *t)
+                    const struct moe_tensor_info *t, uint64_t from,
+                    uint64_t bytes)
 {
-    if (c->made != NULL)
-        return;
-    /* advice: where the system does not take it, the read does the work */
-    (void) posix_fadvise(c->files[t->file].fd, (off_t) t->offset,
-                         (off_t) t->bytes, POSIX_FADV_WILLNEED);
+    advise(c, t, from, bytes, POSIX_FADV_WILLNEED);
+}
+
+void
+moe_checkpoint_drop(const struct moe_checkpoint  *c,
+                    const struct moe_tensor_info *t, uint64_t from,
+                    uint64_t bytes)
+{
+    advise(c, t, from, bytes, POSIX_FADV_DONTNEED);
 }
 
 moe_status

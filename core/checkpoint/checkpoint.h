@@ -68,10 +68,16 @@ moe_status moe_checkpoint_read(const struct moe_checkpoint *c,
                                uint64_t bytes, void *dst,
                                struct moe_error *err);
 
-/* Tensor t will be read soon: the system may begin now, so that several reads
- * are under way at once.  Takes no memory of ours.  Any thread. */
+/* Those bytes of tensor t will be read soon: the system may begin now, so that
+ * several reads are under way at once.  Takes no memory of ours.  Any
+ * thread. */
 void moe_checkpoint_want(const struct moe_checkpoint  *c,
-                         const struct moe_tensor_info *t);
+                         const struct moe_tensor_info *t, uint64_t from,
+                         uint64_t bytes);
+/* They will not be read again: the system need not keep them.  Any thread. */
+void moe_checkpoint_drop(const struct moe_checkpoint  *c,
+                         const struct moe_tensor_info *t, uint64_t from,
+                         uint64_t bytes);
 
 /*
  * How the module (a tensor's name without ".weight") is stored: from

@@ -125,7 +125,23 @@ moe_status moe_hostbuf_open(struct moe_runner *r, const char *owner,
                             struct moe_error *err);
 void       moe_hostbuf_close(struct moe_runner *r, struct moe_hostbuf *b);
 uint64_t   moe_host_round(uint64_t bytes);
-/* Reads, checks, decodes if need be and uploads a set into a slot. */
+/* Bytes of a set in staging, each plane at a multiple of 64; t, (n_parts) or
+ * NULL: its matrices when it is staged at base. */
+uint64_t   moe_set_stage(const struct moe_set *set, uint8_t *base,
+                         struct moe_tensor *t);
+/* Bytes [from, from + bytes) of a staged set from the files to dst.  drop:
+ * they will not be read again.  Any thread. */
+moe_status moe_set_read(const struct moe_runner *r, const struct moe_set *set,
+                        uint64_t from, uint64_t bytes, int drop, void *dst,
+                        struct moe_error *err);
+/* The formats' check of a staged set, once in its life.  Any thread, one at a
+ * time for each set. */
+moe_status moe_set_check(const struct moe_runner *r, struct moe_set *set,
+                         void *base, struct moe_error *err);
+/* Decodes if need be and uploads a staged set; base is free afterwards. */
+moe_status moe_set_upload(struct moe_runner *r, const struct moe_set *set,
+                          uint32_t slot, void *base, struct moe_error *err);
+/* Reads, checks and uploads a set into a slot. */
 moe_status moe_runner_fill(struct moe_runner *r, struct moe_set *set,
                            uint32_t slot, struct moe_error *err);
 void       moe_runner_want(const struct moe_runner *r,
