@@ -36,7 +36,8 @@ struct moe_bench {
     uint32_t                n_seqs;
     uint32_t               *ids;   /* (longest n_prompt) for replace_tokens */
     uint64_t                peak;  /* of the ledger, before the buffer */
-    double                 *tps, *step_s, *read, *arith; /* (repetitions) */
+    /* (repetitions) each */
+    double                 *tps, *step_s, *read, *arith, *slow[2];
     uint32_t                n_tps;
     struct moe_runner_probe probe; /* of the last test, a repetition */
     struct moe_load         mark, load; /* when the clock began; in all */
@@ -194,7 +195,7 @@ moe_bench_open(const moe_options *o, const struct moe_bench_setup *setup,
     b->repetitions = setup->repetitions != 0 ? setup->repetitions
                                              : REPETITIONS;
     n = b->repetitions;
-    b->tps = calloc(4 * n, sizeof(*b->tps));
+    b->tps = calloc(6 * n, sizeof(*b->tps));
     if (b->tps == NULL) {
         moe_bench_close(b);
         return moe_fail(err, MOE_E_NOMEM, ENOMEM, "bench: no memory");
@@ -202,6 +203,8 @@ moe_bench_open(const moe_options *o, const struct moe_bench_setup *setup,
     b->step_s = b->tps + n;
     b->read = b->tps + 2 * n;
     b->arith = b->tps + 3 * n;
+    b->slow[0] = b->tps + 4 * n;
+    b->slow[1] = b->tps + 5 * n;
     st = moe_options_copy(o, &own, err);
     if (st == MOE_OK)
         st = make_room(own, setup, err);
@@ -552,6 +555,7 @@ moe_bench_run(moe_bench *b, const struct moe_bench_test *t,
 {
     struct moe_bench_result r;
     struct lap              lap;
+    double                  slow[2];
     uint64_t                random = b->seed;
     uint32_t                i;
     moe_status              st = check_test(b, t, err);
@@ -574,6 +578,11 @@ moe_bench_run(moe_bench *b, const struct moe_bench_test *t,
                * sizeof(*b->load.counts));
     b->load.visits = b->load.distinct = 0;
     for (i = 0; i < b->repetitions && st == MOE_OK; i++) {
+        st = moe_prediction_pace(b->prediction, slow, err);
+        if (st != MOE_OK)
+            break;
+        b->slow[0][i] = slow[0];
+        b->slow[1][i] = slow[1];
         if (b->ceiling != NULL)
             moe_ceiling_now(b->ceiling, &b->read[i], &b->arith[i]);
         st = run_lap(b, t, t->n_gen, &random, &lap, err);
@@ -593,9 +602,10 @@ moe_bench_run(moe_bench *b, const struct moe_bench_test *t,
         return st;
     }
     summarize(b, &r);
+    for (i = 0; i < 2; i++)
+        slow[i] = moe_median(b->slow[i], b->n_tps);
     r.predicted_tps = moe_prediction_tps(
-        b->prediction, t, warm_steps(t, b->e->plan.rows), r.read_ceiling,
-        r.arith_ceiling);
+        b->prediction, t, warm_steps(t, b->e->plan.rows), slow);
     r.repetitions = b->n_tps;
     copy_out(out, &r, sizeof(r));
     return MOE_OK;

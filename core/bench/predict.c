@@ -17,6 +17,7 @@
 
 struct moe_prediction {
     struct moe_planner     planner;
+    struct moe_prober     *prober;
     struct moe_plan_device device;
     char                   format[256];
 };
@@ -64,7 +65,10 @@ take_formats(struct moe_prediction *p, const moe_options *o,
             break;
         kind = moe_rates_kind(f.format->bits_x1000 / 1000.0);
         if ((p->device.rates.kinds >> kind & 1) == 0)
-            st = moe_rates_measure(o, c, id, &p->device.rates, err);
+            st = moe_rates_measure(
+                o, c, id, &p->device.rates,
+                p->prober == NULL || classes[i].cls == MOE_CLASS_EXPERT
+                    ? &p->prober : NULL, err);
         at += (size_t) snprintf(p->format + at, sizeof(p->format) - at,
                                 "%s=%s,", classes[i].name, word_of(kind));
     }
@@ -119,6 +123,7 @@ moe_prediction_close(struct moe_prediction *p)
 {
     if (p == NULL)
         return;
+    moe_prober_close(p->prober);
     moe_shape_free(&p->planner.s);
     free(p);
 }
@@ -137,9 +142,17 @@ prompt_time(const struct moe_prediction *p, struct moe_plan_setup *s,
     return s->batch * tokens / r.prefill_tokens_s;
 }
 
+moe_status
+moe_prediction_pace(struct moe_prediction *p, double slow[2],
+                    struct moe_error *err)
+{
+    slow[0] = slow[1] = 1;
+    return p != NULL ? moe_rates_pace(p->prober, slow, err) : MOE_OK;
+}
+
 double
 moe_prediction_tps(struct moe_prediction *p, const struct moe_bench_test *t,
-                   uint64_t warm, double read, double arith)
+                   uint64_t warm, const double slow[2])
 {
     struct moe_plan_setup  s = {.struct_size = sizeof(s), .devices = 1};
     struct moe_plan_result r = {.struct_size = sizeof(r)};
@@ -147,8 +160,7 @@ moe_prediction_tps(struct moe_prediction *p, const struct moe_bench_test *t,
 
     if (p == NULL)
         return 0;
-    p->device.rates.now[0] = read;
-    p->device.rates.now[1] = arith;
+    memcpy(p->device.rates.slow, slow, sizeof(p->device.rates.slow));
     s.device = &p->device;
     s.format = p->format;
     s.batch = t->batch;

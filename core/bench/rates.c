@@ -40,11 +40,13 @@ static const struct size sizes[2] = {
 #define HEAD_DIM 128u
 #define LAYERS   2u
 
-struct prober {
+struct moe_prober {
     moe_engine             *e;
     struct moe_sampler     *sampler;
+    struct moe_ceiling     *ceiling;
     struct moe_runner_probe probe;
-    double                  whole; /* seconds of the step */
+    double                  whole;   /* seconds of the step */
+    double                  then[2]; /* of moe_rates_pace when measured */
 };
 
 uint32_t
@@ -91,8 +93,8 @@ make(void *ctx, const struct moe_registry *registry,
 }
 
 static moe_status
-open_probe(const moe_options *o, const struct wish *w, struct prober *out,
-           struct moe_error *err)
+open_probe(const moe_options *o, struct moe_ceiling *c, const struct wish *w,
+           struct moe_prober *out, struct moe_error *err)
 {
     static const char *const set[][2] = {{"model.context", "256"},
                                          {"engine.sequences", "32"},
@@ -104,6 +106,7 @@ open_probe(const moe_options *o, const struct wish *w, struct prober *out,
     moe_status          st = moe_options_copy(o, &own, err);
 
     memset(out, 0, sizeof(*out));
+    out->ceiling = c;
     for (i = 0; i < 3 && st == MOE_OK; i++)
         st = moe_options_set(own, set[i][0], set[i][1], MOE_FROM_ARG, err);
     if (st == MOE_OK)
@@ -121,17 +124,20 @@ open_probe(const moe_options *o, const struct wish *w, struct prober *out,
     return st;
 }
 
-static void
-close_probe(struct prober *p)
+void
+moe_prober_close(struct moe_prober *p)
 {
+    if (p == NULL)
+        return;
     moe_sampler_close(p->sampler);
     moe_engine_close(p->e);
+    free(p);
 }
 
 static moe_status
 pick(void *ctx, uint32_t i, const float *logits, struct moe_error *err)
 {
-    struct prober *p = ctx;
+    struct moe_prober *p = ctx;
     uint32_t       id;
 
     (void) i;
@@ -141,7 +147,7 @@ pick(void *ctx, uint32_t i, const float *logits, struct moe_error *err)
 /* One step: rows of as many sequences at position `at`, or all of one that
  * begins there. */
 static moe_status
-step(struct prober *p, uint32_t rows, uint32_t at, struct moe_error *err)
+step(struct moe_prober *p, uint32_t rows, uint32_t at, struct moe_error *err)
 {
     const struct moe_runner_plan *plan = &p->e->plan;
     int              one = rows > LANES;
@@ -194,36 +200,51 @@ step(struct prober *p, uint32_t rows, uint32_t at, struct moe_error *err)
 /*
  * Seconds of each operation, medians over the rounds.  The rounds go over
  * all cases again and again, so that what another program takes away for a
- * tenth of a second hits a case once or twice; the reference ceilings are
- * medians over the same rounds.
+ * tenth of a second hits a case once or twice.
  */
 struct point {
     uint32_t rows, at, far;
-    double   s[MOE_AT_COUNT], rest;
-    double   round[MOE_AT_COUNT + 1][ROUNDS];
+    uint32_t once; /* of so many weights that the caches do not keep them */
+    double   s[MOE_AT_COUNT], rest, whole;
+    double   round[MOE_AT_COUNT + 2][ROUNDS];
 };
 #define POINTS_MAX (2 * MOE_PLAN_ROWS + 2)
 
+/* One case, once: p->probe and p->whole.  *read: bytes a second of emptying
+ * the caches, if that was done. */
 static moe_status
-take_points(struct prober *p, struct moe_ceiling *c, struct point *points,
-            uint32_t n, struct moe_plan_rates *r, struct moe_error *err)
+take(struct moe_prober *p, const struct point *x, double *read,
+     struct moe_error *err)
 {
-    double     read[ROUNDS] = {0}, arith[ROUNDS], start = moe_now();
-    uint32_t   round, i, k, j;
+    uint32_t   j, steps = x->far || x->once ? 1 : NEAR_STEPS;
     moe_status st = MOE_OK;
 
+    if (x->far)
+        *read = moe_ceiling_evict(p->ceiling);
+    for (j = 0; j < steps && st == MOE_OK; j++)
+        st = step(p, x->rows, x->at, err);
+    return st;
+}
+
+static moe_status
+take_points(struct moe_prober *p, struct point *points, uint32_t n,
+            struct moe_plan_rates *r, struct moe_error *err)
+{
+    double     read[ROUNDS] = {0}, start;
+    uint32_t   round, i, k;
+    moe_status st = MOE_OK;
+
+    /* nothing is where it will be before the first step of each case */
+    for (i = 0; i < n && st == MOE_OK; i++)
+        st = step(p, points[i].rows, points[i].at, err);
+    start = moe_now();
     for (round = 0; round < ROUNDS && st == MOE_OK
                     && (round == 0 || moe_now() - start < MOST_S); round++) {
-        arith[round] = moe_ceiling_arith(c);
         for (i = 0; i < n && st == MOE_OK; i++) {
-            double rest = 0;
+            double rest;
 
-            if (points[i].far)
-                read[round] = moe_ceiling_evict(c);
-            for (j = 0; j < (points[i].far ? 1 : NEAR_STEPS) && st == MOE_OK;
-                 j++)
-                st = step(p, points[i].rows, points[i].at, err);
-            rest = p->whole;
+            st = take(p, &points[i], &read[round], err);
+            points[i].round[MOE_AT_COUNT + 1][round] = rest = p->whole;
             for (k = 0; k < MOE_AT_COUNT; k++) {
                 points[i].round[k][round] = p->probe.seconds[k];
                 rest -= p->probe.seconds[k];
@@ -237,11 +258,11 @@ take_points(struct prober *p, struct moe_ceiling *c, struct point *points,
         for (k = 0; k < MOE_AT_COUNT; k++)
             points[i].s[k] = moe_median(points[i].round[k], round);
         points[i].rest = moe_median(points[i].round[MOE_AT_COUNT], round);
+        points[i].whole = moe_median(points[i].round[MOE_AT_COUNT + 1],
+                                     round);
     }
-    if (r->reference[0] <= 0) {
-        r->reference[0] = moe_median(read, round);
-        r->reference[1] = moe_median(arith, round);
-    }
+    if (r->bandwidth <= 0)
+        r->bandwidth = moe_median(read, round);
     return MOE_OK;
 }
 
@@ -278,7 +299,7 @@ units_of(const struct size *z, uint32_t op, uint32_t rows)
     case MOE_PLAN_ROPE:
         return LAYERS * r * (z->heads + 2.0 * z->kv_heads) * HEAD_DIM;
     case MOE_PLAN_ROUTE:
-        return LAYERS * r * z->experts;
+        return LAYERS * r * z->experts * z->experts;
     case MOE_PLAN_COMBINE:
         return LAYERS * r * z->experts * z->hidden;
     default:
@@ -311,26 +332,32 @@ line(double calls, double t0, double u0, double t1, double u1, double *call,
     }
 }
 
-/* What one of the two sizes tells of weights. */
+/* What one of the two sizes tells of weights.  The large product is the head:
+ * with more rows than it takes at once the size matters little, and those of
+ * the attention stand in. */
 static void
 set_weights(struct point *points, const struct size *z, int large,
             uint32_t kind, struct moe_plan_rates *r)
 {
-    double   w[2];
+    double   w[2], head = (double) z->hidden * z->vocab;
     uint32_t i, far;
 
     weights_of(z, w);
-    r->size[large][0] = w[0] / 2; /* a call: the middle of the two */
-    r->size[large][1] = w[1] / z->experts;
+    /* a call; two in a layer make w[0] */
+    r->size[large][0] = large ? head : w[0] / 2;
+    r->size[large][1] = w[1];
     for (far = (uint32_t) large; far < 2; far++)
         for (i = 0; i < MOE_PLAN_ROWS; i++) {
-            struct point *x = find(points, rows_of[i], AT_FIRST, far);
+            struct point *x = find(points, rows_of[i], AT_FIRST,
+                                   far && !(large && rows_of[i] >= LANES));
             uint32_t      where = large ? MOE_PLAN_FAR_LARGE
                                   : far ? MOE_PLAN_FAR_SMALL
                                         : MOE_PLAN_NEAR_SMALL;
 
             r->weight[where][0][kind][i]
-                = (x->s[MOE_AT_QKV] + x->s[MOE_AT_OUT]) / LAYERS / w[0];
+                = large && rows_of[i] <= r->head_rows
+                      ? x->s[MOE_AT_HEAD] / head
+                      : (x->s[MOE_AT_QKV] + x->s[MOE_AT_OUT]) / LAYERS / w[0];
             r->weight[where][1][kind][i]
                 = x->s[MOE_AT_EXPERTS] / LAYERS / w[1];
         }
@@ -372,21 +399,25 @@ set_attention(struct point *large, struct moe_plan_rates *r)
          &r->attend_row[1], &r->attend_op[1]);
 }
 
-/* The cases of a size. */
+/* The cases of a size: with many rows the large one does not wait for the
+ * memory. */
 static uint32_t
 list_points(int large, struct point *out)
 {
     uint32_t i, n = 0;
 
     for (i = 0; i < MOE_PLAN_ROWS; i++) {
-        out[n++] = (struct point){.rows = rows_of[i], .at = AT_FIRST,
-                                  .far = 1};
+        if (!large || rows_of[i] < LANES)
+            out[n++] = (struct point){.rows = rows_of[i], .at = AT_FIRST,
+                                      .far = 1};
         if (!large || rows_of[i] >= LANES)
-            out[n++] = (struct point){.rows = rows_of[i], .at = AT_FIRST};
+            out[n++] = (struct point){.rows = rows_of[i], .at = AT_FIRST,
+                                      .once = large != 0};
     }
     if (large) {
-        out[n++] = (struct point){.rows = LANES, .at = AT_LAST};
-        out[n++] = (struct point){.rows = BLOCK, .at = CONTEXT - BLOCK};
+        out[n++] = (struct point){.rows = LANES, .at = AT_LAST, .once = 1};
+        out[n++] = (struct point){.rows = BLOCK, .at = CONTEXT - BLOCK,
+                                  .once = 1};
     }
     return n;
 }
@@ -394,44 +425,72 @@ list_points(int large, struct point *out)
 moe_status
 moe_rates_measure(const moe_options *o, struct moe_ceiling *c,
                   const char *format, struct moe_plan_rates *out,
-                  struct moe_error *err)
+                  struct moe_prober **kept, struct moe_error *err)
 {
     struct moe_plan_rates r = *out;
     struct moe_format_ref f;
-    struct point         *points[2];
+    struct moe_prober    *p[2] = {calloc(1, sizeof(**p)),
+                                  calloc(1, sizeof(**p))};
+    struct point         *points[2] = {calloc(POINTS_MAX, sizeof(**points)),
+                                       calloc(POINTS_MAX, sizeof(**points))};
     uint32_t              kind, large, n;
     moe_status            st = MOE_OK;
 
-    points[0] = calloc(2 * POINTS_MAX, sizeof(*points[0]));
-    if (points[0] == NULL)
-        return moe_fail(err, MOE_E_NOMEM, ENOMEM, "bench: no memory");
-    points[1] = points[0] + POINTS_MAX;
+    if (p[0] == NULL || p[1] == NULL || points[0] == NULL
+        || points[1] == NULL)
+        st = moe_fail(err, MOE_E_NOMEM, ENOMEM, "bench: no memory");
     r.struct_size = sizeof(r);
     for (large = 0; large < 2 && st == MOE_OK; large++) {
-        struct wish   w = {&sizes[large], format};
-        struct prober p;
+        struct wish w = {&sizes[large], format};
 
-        st = open_probe(o, &w, &p, err);
+        st = open_probe(o, c, &w, p[large], err);
         if (st == MOE_OK)
-            st = moe_registry_format(p.e->registry, format, &f, err);
+            st = moe_registry_format(p[large]->e->registry, format, &f, err);
         n = list_points((int) large, points[large]);
         if (st == MOE_OK)
-            st = take_points(&p, c, points[large], n, &r, err);
+            st = take_points(p[large], points[large], n, &r, err);
         if (st == MOE_OK) {
             kind = moe_rates_kind(f.format->bits_x1000 / 1000.0);
-            r.head_rows = p.e->plan.out_rows;
+            r.head_rows = p[large]->e->plan.out_rows;
             r.kinds |= 1u << kind;
             set_weights(points[large], w.size, (int) large, kind, &r);
         }
-        close_probe(&p);
     }
     if (st == MOE_OK) {
         set_small(points[0], points[1], &r);
         set_attention(points[1], &r);
         if (r.read[0] == 0)
             moe_ceiling_sizes(c, r.read);
+        p[1]->then[0] = find(points[1], 1, AT_FIRST, 1)->whole;
+        p[1]->then[1] = find(points[1], LANES, AT_FIRST, 0)->whole;
         *out = r;
+        if (kept != NULL) {
+            moe_prober_close(*kept);
+            *kept = p[1];
+            p[1] = NULL;
+        }
     }
-    free(points[0]);
+    for (large = 0; large < 2; large++) {
+        moe_prober_close(p[large]);
+        free(points[large]);
+    }
+    return st;
+}
+
+moe_status
+moe_rates_pace(struct moe_prober *p, double slow[2], struct moe_error *err)
+{
+    static const struct point cases[2] = {
+        {.rows = 1, .at = AT_FIRST, .far = 1},
+        {.rows = LANES, .at = AT_FIRST, .once = 1},
+    };
+    double     read;
+    uint32_t   i;
+    moe_status st = MOE_OK;
+
+    for (i = 0; i < 2 && st == MOE_OK; i++) {
+        st = take(p, &cases[i], &read, err);
+        slow[i] = p->whole / p->then[i];
+    }
     return st;
 }

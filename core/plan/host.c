@@ -6,9 +6,9 @@
  * after the other.  Owns that sum; the terms are bench/rates.c's, and none
  * of them has seen the model.  A weight's time is measured for a few counts
  * of rows and taken on straight lines between them; for small and for large
- * matrices, and between them by the logarithm of the size; from the caches
- * and from memory, and between them as a plain reading of as many bytes as
- * come by before the weight is wanted again.
+ * calls, whose line says what a call takes and what a weight takes; from the
+ * caches and from memory, and between them as a plain reading of as many bytes
+ * as come by before the weight is wanted again.
  */
 #include "plan/host.h"
 
@@ -62,37 +62,39 @@ farness(const struct moe_plan_device *d, double bytes)
     return r[4] > r[1] ? clamp((s - r[1]) / (r[4] - r[1])) : 1;
 }
 
-/* Slowness now against the reference: 0 of reading, 1 of arithmetic. */
 static double
 slowness(const struct moe_plan_rates *r, uint32_t what)
 {
-    return r->now[what] > 0 && r->reference[what] > 0
-               ? r->reference[what] / r->now[what]
-               : 1;
+    return r->slow[what] > 0 ? r->slow[what] : 1;
 }
 
-/* Seconds a weight; what: 0 a product, 1 a feed-forward, whose calls (or
- * experts) have so many weights. */
+/* Seconds a weight; what: 0 a product, 1 a feed-forward, a call of which
+ * multiplies so many weights. */
 static double
 weight_time(const struct moe_plan_device *d, uint32_t what, double bits,
             double size, double far, double rows)
 {
     const struct moe_plan_rates *r = &d->rates;
+    const double *s = r->size[0], *l = r->size[1];
     uint32_t kind = moe_rates_kind(bits);
     double near = at_rows(r->weight[MOE_PLAN_NEAR_SMALL][what][kind], rows);
     double small = at_rows(r->weight[MOE_PLAN_FAR_SMALL][what][kind], rows);
     double large = at_rows(r->weight[MOE_PLAN_FAR_LARGE][what][kind], rows);
-    double big = clamp(log(size / r->size[0][what])
-                       / log(r->size[1][what] / r->size[0][what]));
-    double t = small + (large - small) * big, memory;
+    double t, call, memory;
 
+    /* through the calls' times: a call and a weight of it */
+    t = (large * l[what] - small * s[what]) / (l[what] - s[what]);
+    if (t <= 0 || t > large)
+        t = large;
+    call = (large - t) * l[what];
+    t += call / size;
     /* what the caches save is a matter of bytes, not of the size */
     if (small > near)
         t -= (small - near) * (1 - far);
     if (t <= 0)
         t = near;
-    memory = far * bits / 8 / r->reference[0];
-    if (!(memory < t)) /* without a reference too */
+    memory = far * bits / 8 / r->bandwidth;
+    if (!(memory < t)) /* without a bandwidth too */
         memory = t;
     return memory * slowness(r, 0) + (t - memory) * slowness(r, 1);
 }
@@ -144,7 +146,9 @@ expert_time(const struct moe_sketch *m, const struct moe_plan_device *d,
             double bits, double total, double far, double rows)
 {
     double p = (double) m->top_k / m->n_experts;
-    double size = total / m->n_moe / m->n_experts, t = 0, chance;
+    double size = total / m->n_moe / m->n_experts
+                  * moe_plan_distinct(m->n_experts, m->top_k, rows);
+    double t = 0, chance;
     double r, most = floor(rows + 0.5);
 
     if (rows > EVEN_ROWS || p >= 1)
@@ -225,8 +229,8 @@ moe_host_time(const struct moe_sketch *m, const struct moe_formats *f,
         case MOE_PLAN_COMBINE:
             calls = m->n_moe;
             units = calls * s->rows
-                    * (i == MOE_PLAN_ROUTE ? (double) m->n_experts
-                                           : (double) m->top_k * m->hidden);
+                    * m->top_k
+                    * (i == MOE_PLAN_ROUTE ? m->n_experts : m->hidden);
             break;
         default:
             units = s->logits * m->vocab;

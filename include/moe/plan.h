@@ -166,8 +166,8 @@ MOE_API moe_status moe_plan_simulate(const struct moe_plan_draw *d,
 /*
  * What the operations of a backend take, measured one by one with weights
  * that are no model's: of the device "this" alone.  A weight's time depends
- * on the rows that meet it (1 2 4 8 16 32 128 of them), on the size of its
- * matrix and on whether the caches still have it.
+ * on the rows that meet it (1 2 4 8 16 32 128 of them), on how many weights a
+ * call has and on whether the caches still have them.
  */
 #define MOE_PLAN_KINDS 4u /* f32, 16-bit floats, 8 bits, 4 bits */
 #define MOE_PLAN_ROWS  7u
@@ -177,7 +177,7 @@ MOE_API moe_status moe_plan_simulate(const struct moe_plan_draw *d,
 #define MOE_PLAN_EMBEDDING  0u /* units: rows * hidden                        */
 #define MOE_PLAN_NORM       1u /* rows * hidden                               */
 #define MOE_PLAN_ROPE       2u /* rows * width of q, k and v                  */
-#define MOE_PLAN_ROUTE      3u /* rows * experts                              */
+#define MOE_PLAN_ROUTE      3u /* rows * experts * chosen                     */
 #define MOE_PLAN_COMBINE    4u /* rows * chosen * hidden                      */
 #define MOE_PLAN_PICK       5u /* rows * vocabulary; the choice of a token    */
 #define MOE_PLAN_SMALL_OPS  6u
@@ -188,18 +188,19 @@ struct moe_plan_rates {
     double   head_rows; /* whose logits are computed at once                  */
     /* seconds a weight: [where][0 a product, 1 a feed-forward][kind][rows] */
     double   weight[3][2][MOE_PLAN_KINDS][MOE_PLAN_ROWS];
-    double   size[2][2]; /* [small, large][product, feed-forward] weights     */
+    double   size[2][2]; /* weights of a call: [small, large][product, ffn]   */
     double   call[MOE_PLAN_SMALL_OPS], unit[MOE_PLAN_SMALL_OPS]; /* seconds   */
     /* attention: seconds a row and head, seconds an operation of the scores;
      * [0]: rows of different sequences, [1]: of one */
     double   attend_row[2], attend_op[2];
     double   step;      /* seconds of a step outside of operations            */
     double   read[5];   /* seconds a byte, of 1, 4, 16, 64 and 256 MiB        */
-    /* The ceilings to which all of this is referred, bytes/s read and
-     * operations/s, and those for which a time is wanted; 0: the same. */
-    double   reference[2], now[2];
+    double   bandwidth; /* bytes a second while this was measured             */
+    /* How much longer than then what waits for the memory takes, and what
+     * computes; 0: alike. */
+    double   slow[2];
 };
-MOE_NO_TAIL(moe_plan_rates, now);
+MOE_NO_TAIL(moe_plan_rates, slow);
 
 struct moe_plan_device {
     uint32_t struct_size;

@@ -102,7 +102,7 @@ test_measured(void)
                                  .context = 100 };
     struct moe_plan_rates *x = &d.rates;
     moe_planner           *p = open_or_die("qwen3-30b-a3b");
-    double                 want, head;
+    double                 want, head, calls;
     size_t                 i, j;
 
     /* a nanosecond a weight, whatever the rows; nothing else takes time */
@@ -128,13 +128,31 @@ test_measured(void)
            "measured weights, batch %g: %.4f s, %.4f wanted %s", s.batch,
            r.step, want * 1e-9, err.text);
     }
-    x->reference[0] = x->now[0] = 1e30; /* no part of it is reading */
-    x->reference[1] = 1e12;
-    x->now[1] = 5e11;
+    x->bandwidth = 1e30; /* no part of it is reading */
+    x->slow[0] = 3;
+    x->slow[1] = 2;
     ok(moe_plan_run(p, &s, &r, &err) == MOE_OK
            && near(r.step, 2 * want * 1e-9, 1e-4),
-       "... half the arithmetic, twice the time");
-    memset(x->now, 0, sizeof(x->now));
+       "... arithmetic at half its pace, twice the time");
+    x->bandwidth = 8e9; /* four bytes in half the time, and they come slower */
+    ok(moe_plan_run(p, &s, &r, &err) == MOE_OK
+           && near(r.step, 2.5 * want * 1e-9, 1e-4),
+       "... half of it reading, at a third of its pace");
+    memset(x->slow, 0, sizeof(x->slow));
+    /* a call takes 0.1 ms whatever it has, a weight as long as before */
+    for (i = 0; i < MOE_PLAN_ROWS; i++)
+        for (j = 0; j < 2; j++) {
+            x->weight[MOE_PLAN_NEAR_SMALL][j][0][i] = 2e-9;
+            x->weight[MOE_PLAN_FAR_SMALL][j][0][i] = 2e-9;
+            x->weight[MOE_PLAN_FAR_LARGE][j][0][i] = 1.1e-9;
+        }
+    calls = 48 * 4 + 4; /* q k v, output, router, experts; the head in four */
+    ok(moe_plan_run(p, &s, &r, &err) == MOE_OK
+           && near(r.step, want * 1e-9 + calls * 1e-4, 1e-4),
+       "... what a call takes: %.4f s, %.4f wanted", r.step,
+       want * 1e-9 + calls * 1e-4);
+    for (i = 0; i < sizeof(x->weight) / sizeof(double); i++)
+        (&x->weight[0][0][0][0])[i] = 1e-9;
     x->attend_op[0] = 1e-12;
     x->unit[MOE_PLAN_PICK] = 1e-9;
     want += 64 * (moe_plan_decode_flop(p, 100) - m.flop_token) * 1e-3
