@@ -492,9 +492,7 @@ print_engine(struct cli *c, const char *model,
 
     snprintf(number[0], sizeof(number[0]), "%.0f", context);
     snprintf(number[1], sizeof(number[1]), "%.0f", s->batch);
-    if (moe_options_set(c->o, "model.path", model, MOE_FROM_ARG, &err)
-            != MOE_OK
-        || moe_options_set(c->o, "model.context", number[0], MOE_FROM_ARG,
+    if (moe_options_set(c->o, "model.context", number[0], MOE_FROM_ARG,
                            &err)
                != MOE_OK
         || moe_options_set(c->o, "engine.sequences", number[1], MOE_FROM_ARG,
@@ -502,7 +500,8 @@ print_engine(struct cli *c, const char *model,
                != MOE_OK)
         return fail(&err);
     out_text(json ? ",\"engine\":" : "\nwhat moe-run itself would do here\n");
-    if (moe_explain(c->o, json, out_write, NULL, &err) == MOE_OK)
+    if (moe_plan_explain(c->o, model, s->format, json, out_write, NULL, &err)
+        == MOE_OK)
         return EXIT_OK;
     if (json)
         json_error(&err);

@@ -272,38 +272,62 @@ moe_engine_close(moe_engine *e)
 }
 
 moe_status
-moe_explain(const moe_options *o, int json, moe_write_fn fn, void *ctx,
-            struct moe_error *err)
+moe_engine_planned(const moe_options *o, moe_make_fn make, void *ctx,
+                   moe_engine **out, struct moe_error *err)
 {
-    struct moe_str s = {0};
-    moe_engine    *e = calloc(1, sizeof(*e));
-    moe_status     st;
+    moe_engine *e = calloc(1, sizeof(*e));
+    moe_status  st;
 
     if (e == NULL)
         return moe_fail(err, MOE_E_NOMEM, ENOMEM, "engine: no memory");
-    st = moe_engine_prepare(o, NULL, NULL, e, err);
-    if (st == MOE_OK) {
-        const char *model = moe_checkpoint_dir(e->checkpoint);
-
-        if (json) {
-            moe_str_addf(&s, "{\"schema\":1,\"model\":");
-            moe_str_add_json(&s, model, strlen(model));
-            moe_str_addf(&s, ",\"family\":\"%s\",\"backend\":\"%s\","
-                             "\"budget_from\":\"%s\",",
-                         e->arch.family, e->backend, e->budget_why);
-            moe_runner_explain(e->runner, &e->plan, 1, &s);
-            moe_str_addf(&s, "}\n");
-        } else {
-            moe_str_addf(&s, "%s (%s) on %s; ceiling: %s\n", model,
-                         e->arch.family, e->backend, e->budget_why);
-            moe_runner_explain(e->runner, &e->plan, 0, &s);
-        }
-        if (s.failed)
-            st = moe_fail(err, MOE_E_NOMEM, ENOMEM, "explain: no memory");
-        else if (fn(ctx, s.text, s.len) != 0)
-            st = moe_fail(err, MOE_E_IO, 0, "explain: output was refused");
+    st = moe_engine_prepare(o, make, ctx, e, err);
+    if (st != MOE_OK) {
+        moe_engine_close(e);
+        return st;
     }
+    *out = e;
+    return MOE_OK;
+}
+
+moe_status
+moe_engine_explain(const moe_engine *e, int json, moe_write_fn fn, void *ctx,
+                   struct moe_error *err)
+{
+    const char    *model = moe_checkpoint_dir(e->checkpoint);
+    struct moe_str s = {0};
+    moe_status     st = MOE_OK;
+
+    if (json) {
+        moe_str_addf(&s, "{\"schema\":1,\"model\":");
+        moe_str_add_json(&s, model, strlen(model));
+        moe_str_addf(&s, ",\"family\":\"%s\",\"backend\":\"%s\","
+                         "\"budget_from\":\"%s\",",
+                     e->arch.family, e->backend, e->budget_why);
+        moe_runner_explain(e->runner, &e->plan, 1, &s);
+        moe_str_addf(&s, "}\n");
+    } else {
+        moe_str_addf(&s, "%s (%s) on %s; ceiling: %s\n", model,
+                     e->arch.family, e->backend, e->budget_why);
+        moe_runner_explain(e->runner, &e->plan, 0, &s);
+    }
+    if (s.failed)
+        st = moe_fail(err, MOE_E_NOMEM, ENOMEM, "explain: no memory");
+    else if (fn(ctx, s.text, s.len) != 0)
+        st = moe_fail(err, MOE_E_IO, 0, "explain: output was refused");
     moe_str_free(&s);
+    return st;
+}
+
+moe_status
+moe_explain(const moe_options *o, int json, moe_write_fn fn, void *ctx,
+            struct moe_error *err)
+{
+    moe_engine *e = NULL;
+    moe_status  st = moe_engine_planned(o, NULL, NULL, &e, err);
+
+    if (st != MOE_OK)
+        return st;
+    st = moe_engine_explain(e, json, fn, ctx, err);
     moe_engine_close(e);
     return st;
 }

@@ -70,6 +70,14 @@ moe_status moe_engine_open_made(const moe_options *o, moe_make_fn make,
                                 void *ctx, moe_engine **out,
                                 struct moe_error *err);
 
+/* The same up to the plan: no weights are read and no memory for them is
+ * taken.  For moe_engine_explain and for looking at the plan. */
+moe_status moe_engine_planned(const moe_options *o, moe_make_fn make,
+                              void *ctx, moe_engine **out,
+                              struct moe_error *err);
+moe_status moe_engine_explain(const moe_engine *e, int json, moe_write_fn fn,
+                              void *ctx, struct moe_error *err);
+
 double moe_now(void); /* seconds, monotonic */
 
 #endif /* MOE_CORE_ENGINE_H */

@@ -162,7 +162,7 @@ moe_plan_weights(const moe_planner *p, const char *format, uint64_t *total,
     uint32_t           i;
     moe_status         status;
 
-    status = moe_formats_read(format != NULL ? format : p->s.format, &f, err);
+    status = moe_formats_of(&p->s, format, &f, err);
     if (status != MOE_OK)
         return status;
     for (i = 0; i < p->s.n_m; i++)

@@ -62,8 +62,7 @@ sum_up(const moe_planner *p, const struct moe_plan_setup *s,
     moe_status              status;
 
     memset(out, 0, sizeof(*out));
-    status = moe_formats_read(s->format != NULL ? s->format : m->format, f,
-                              err);
+    status = moe_formats_of(m, s->format, f, err);
     if (status != MOE_OK)
         return status;
     for (i = 0; i < m->n_m; i++) {

@@ -110,11 +110,30 @@ bad_word(const char *word, size_t len, const char *what, const char *known,
                     near[0] != '\0' ? "; did you mean " : "", near, known);
 }
 
+static moe_status
+twice(const char *cls, struct moe_error *err)
+{
+    return moe_fail(err, MOE_E_INVAL, 0,
+                    "a mixed format says '%s' twice; which is meant?", cls);
+}
+
+moe_status
+moe_formats_of(const struct moe_sketch *m, const char *format,
+               struct moe_formats *out, struct moe_error *err)
+{
+    if (format == NULL && m->format[0] == '\0')
+        return moe_fail(err, MOE_E_UNSUPPORTED, 0,
+                        "%s: how its weights are stored cannot be told from "
+                        "its quantization_config; name a format (known: %s)",
+                        m->name, moe_plan_formats());
+    return moe_formats_read(format != NULL ? format : m->format, out, err);
+}
+
 moe_status
 moe_formats_read(const char *text, struct moe_formats *out,
                  struct moe_error *err)
 {
-    const struct moe_store *f, *rest = &formats[0];
+    const struct moe_store *f, *rest = NULL;
     size_t                   n, eq;
     uint32_t                 c;
 
@@ -130,7 +149,7 @@ moe_formats_read(const char *text, struct moe_formats *out,
     for (; *text != '\0'; text += n + (text[n] == ',')) {
         n = strcspn(text, ",");
         eq = strcspn(text, "=");
-        if (eq >= n)
+        if (eq >= n || (text[n] == ',' && text[n + 1] == '\0'))
             return moe_fail(err, MOE_E_INVAL, 0,
                             "a mixed format is CLASS=FORMAT,... such as "
                             "experts=mxfp4,rest=bf16");
@@ -139,6 +158,8 @@ moe_formats_read(const char *text, struct moe_formats *out,
             return bad_word(text + eq + 1, n - eq - 1, "format",
                             moe_plan_formats(), err);
         if (eq == 4 && strncmp(text, "rest", 4) == 0) {
+            if (rest != NULL)
+                return twice("rest", err);
             rest = f;
             continue;
         }
@@ -150,9 +171,11 @@ moe_formats_read(const char *text, struct moe_formats *out,
             return bad_word(text, eq, "class of weights",
                             "embeddings output attention router experts "
                             "shared dense norms rest", err);
+        if (out->of[c] != NULL)
+            return twice(moe_plan_class_name(c), err);
         out->of[c] = f;
     }
-    set_all(out, rest, 1);
+    set_all(out, rest != NULL ? rest : &formats[0], 1);
     return MOE_OK;
 }
 

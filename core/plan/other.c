@@ -129,7 +129,18 @@ experts(struct moe_sketch *s, uint64_t layers)
     matrix(s, MOE_PLAN_ROUTER, s->n_experts, s->hidden, layers);
 }
 
-/* Latent attention: FACTS of the DeepSeek-V2 and V3 reports. */
+/* A key whose null says "none": one that is missing would be a guess. */
+static moe_status
+want_key(const struct moe_json *c, const char *key, struct moe_error *err)
+{
+    if (json_object_object_get_ex(c->obj, key, NULL))
+        return MOE_OK;
+    return moe_fail(err, MOE_E_CORRUPT, 0,
+                    "%s: \"%s%s\" is missing; null says that there is none",
+                    c->file, c->path, key);
+}
+
+/* Latent attention, as in the reports on DeepSeek-V2 and V3. */
 static moe_status
 read_latent(const struct moe_json *c, struct moe_sketch *s,
             struct moe_error *err)
@@ -141,6 +152,7 @@ read_latent(const struct moe_json *c, struct moe_sketch *s,
     TRY(moe_json_u32(c, "qk_nope_head_dim", 1, 65536, &s->nope_dim, err));
     TRY(moe_json_u32(c, "qk_rope_head_dim", 1, 65536, &s->rope_dim, err));
     TRY(moe_json_u32(c, "v_head_dim", 1, 65536, &s->v_dim, err));
+    TRY(want_key(c, "q_lora_rank", err));
     TRY(moe_json_u32_or(c, "q_lora_rank", 1, 65536, 0, &q_rank, err));
     s->head_dim = s->nope_dim + s->rope_dim;
     s->kv_heads = s->heads;
@@ -186,12 +198,18 @@ read_deepseek(const struct moe_json *c, struct moe_sketch *s,
     TRY(moe_json_bool_or(c, "tie_word_embeddings", 0, &s->tied, err));
     TRY(read_latent(c, s, err));
     TRY(read_experts(c, "n_routed_experts", "moe_intermediate_size", s, err));
+    TRY(want_key(c, "n_shared_experts", err));
     TRY(moe_json_u32_or(c, "n_shared_experts", 0, 1024, 0, &shared, err));
     TRY(moe_json_u32(c, "first_k_dense_replace", 0, s->n_layers, &first,
                      err));
     TRY(moe_json_u32_or(c, "moe_layer_freq", 1, 1, 1, &step, err));
     TRY(moe_json_u32(c, "intermediate_size", 1, MOE_MAX_WIDTH, &width, err));
-    TRY(moe_json_text_or(c, "topk_method", "", &method, err));
+    /* from V3 on routing has a bias, whether or not the file says so */
+    TRY(moe_json_text(c, "model_type", &method, err));
+    TRY(moe_json_text_or(c, "topk_method",
+                         strcmp(method, "deepseek_v2") == 0 ? "greedy"
+                                                            : "noaux_tc",
+                         &method, err));
     if ((uint64_t) shared * s->expert_width > MOE_MAX_WIDTH)
         return moe_fail(err, MOE_E_CORRUPT, 0,
                         "%s: \"n_shared_experts\" %u of width %u are too wide",
@@ -220,6 +238,8 @@ read_gpt_oss(const struct moe_json *c, struct moe_sketch *s,
     uint64_t            L;
 
     TRY(read_common(c, s, err));
+    /* not hidden / heads in this family */
+    TRY(moe_json_u32(c, "head_dim", 1, 65536, &s->head_dim, err));
     TRY(read_heads(c, s, err));
     TRY(moe_json_bool_or(c, "tie_word_embeddings", 0, &s->tied, err));
     TRY(read_experts(c, moe_json_get(c, "num_local_experts") != NULL

@@ -6,6 +6,7 @@
  * the families outside of the engine need is in other.c.
  */
 #include "plan/shape.h"
+#include "plan/stored.h"
 #include "support/near.h"
 
 #include <errno.h>
@@ -95,12 +96,55 @@ class_of(uint32_t tensor)
     }
 }
 
+/* Tensor t of layer l; the experts' one by one if they may differ. */
+static moe_status
+add_tensor(const struct moe_json *config, const struct moe_arch *a,
+           struct moe_stored *stored, uint32_t t, uint32_t l,
+           struct moe_sketch *s, struct moe_error *err)
+{
+    uint32_t   experts = moe_arch_per_expert(t) ? a->n_experts : 1, e, run;
+    uint32_t   cls = class_of(t);
+    int        vector = moe_arch_class(t) == MOE_CLASS_NORM, good = 1;
+    uint64_t   n, k, used = moe_arch_per_expert(t)         ? a->top_k
+                            : t == MOE_T_EMBED && !a->tied ? 0
+                                                           : 1;
+    double     bits = 0, next = 0;
+    moe_status status = MOE_OK;
+
+    moe_arch_shape(a, t, l, &n, &k);
+    if (n == 0 || k == 0 || experts == 0)
+        return MOE_OK;
+    if (stored == NULL || vector) {
+        good = moe_shape_add(s, cls, vector, n, k, experts, used);
+    } else {
+        for (e = run = 0; e <= experts && good && status == MOE_OK; e++) {
+            if (e < experts)
+                status = moe_stored_bits(stored, cls, t, l, e, n, k, &next,
+                                         err);
+            if (e > 0 && (e == experts || next != bits)) {
+                /* those that a token uses are counted with the first */
+                good = moe_sketch_add_stored(s, cls, 0, n, k, e - run, used,
+                                             bits);
+                used = 0;
+                run = e;
+            }
+            bits = next;
+        }
+    }
+    if (status == MOE_OK && !good)
+        status = moe_fail(err, MOE_E_UNSUPPORTED, 0,
+                          "%s: more than %u kinds of matrices", config->file,
+                          MOE_SHAPE_MATRICES);
+    return status;
+}
+
 static moe_status
 from_arch(const struct moe_json *config, struct moe_arch *a,
           struct moe_sketch *s, struct moe_error *err)
 {
-    uint64_t n, k;
-    uint32_t t, l;
+    struct moe_stored *stored;
+    uint32_t           t, l;
+    moe_status         status;
 
     snprintf(s->family, sizeof(s->family), "%s", a->family);
     s->runnable = 1;
@@ -117,24 +161,16 @@ from_arch(const struct moe_json *config, struct moe_arch *a,
     s->top_k = a->top_k;
     s->expert_width = a->expert_width;
     s->shared_width = a->shared_width;
-    for (t = 0; t < MOE_T_COUNT; t++)
-        for (l = 0; l < (moe_arch_per_layer(t) ? a->n_layers : 1); l++) {
-            uint64_t count = 1, used = 1;
-
-            moe_arch_shape(a, t, l, &n, &k);
-            if (moe_arch_per_expert(t)) {
-                count = a->n_experts;
-                used = a->top_k;
-            } else if (t == MOE_T_EMBED && !a->tied) {
-                used = 0;
-            }
-            if (!moe_shape_add(s, class_of(t),
-                               moe_arch_class(t) == MOE_CLASS_NORM, n, k,
-                               count, used))
-                return moe_fail(err, MOE_E_UNSUPPORTED, 0,
-                                "%s: more than %u kinds of matrices",
-                                config->file, MOE_SHAPE_MATRICES);
-        }
+    status = moe_stored_open(config, a, &stored, err);
+    for (t = 0; t < MOE_T_COUNT && status == MOE_OK; t++)
+        for (l = 0; l < (moe_arch_per_layer(t) ? a->n_layers : 1)
+                    && status == MOE_OK; l++)
+            status = add_tensor(config, a, stored, t, l, s, err);
+    if (stored != NULL && status == MOE_OK)
+        moe_stored_words(stored, config, s);
+    moe_stored_close(stored);
+    if (status != MOE_OK)
+        return status;
     s->layers = a->layers; /* taken over */
     a->layers = NULL;
     return MOE_OK;
@@ -228,35 +264,33 @@ read_about(const struct moe_json *config, struct moe_sketch *s,
     return status;
 }
 
-/* Formats that a quantization_config names in a way we can tell. */
+/* Formats that a quantization_config names in a way we can tell; "": it is
+ * quantized, but how cannot be told. */
 static void
 guess_format(const struct moe_json *config, struct moe_sketch *s)
 {
     struct moe_json     q = { NULL, config->file, "quantization_config." };
     struct moe_error    err = { .struct_size = sizeof(err) };
-    const char         *method = "", *dtype = "";
+    const char         *method = "";
     uint32_t            bits = 0;
 
+    if (s->format[0] != '\0') /* it is known matrix by matrix */
+        return;
     (void) moe_json_object_or(config, "quantization_config", &q.obj, &err);
-    if (q.obj != NULL) {
-        (void) moe_json_text_or(&q, "quant_method", "", &method, &err);
-        (void) moe_json_u32_or(&q, "bits", 1, 16, 4, &bits, &err);
-        if (strcmp(method, "fp8") == 0)
-            snprintf(s->format, sizeof(s->format), "fp8");
-        else if (strcmp(method, "mxfp4") == 0)
-            snprintf(s->format, sizeof(s->format), "experts=mxfp4,rest=bf16");
-        else if ((strcmp(method, "gptq") == 0 || strcmp(method, "awq") == 0)
-                 && bits == 4)
-            snprintf(s->format, sizeof(s->format), "%s", method);
-        else
-            snprintf(s->format, sizeof(s->format), "bf16");
+    if (q.obj == NULL) {
+        snprintf(s->format, sizeof(s->format), "%s",
+                 moe_stored_dtype(config));
         return;
     }
-    (void) moe_json_text_or(config, "torch_dtype", "bfloat16", &dtype, &err);
-    snprintf(s->format, sizeof(s->format), "%s",
-             strcmp(dtype, "float32") == 0   ? "f32"
-             : strcmp(dtype, "float16") == 0 ? "f16"
-                                             : "bf16");
+    (void) moe_json_text_or(&q, "quant_method", "", &method, &err);
+    (void) moe_json_u32_or(&q, "bits", 1, 16, 4, &bits, &err);
+    if (strcmp(method, "fp8") == 0)
+        snprintf(s->format, sizeof(s->format), "fp8");
+    else if (strcmp(method, "mxfp4") == 0)
+        snprintf(s->format, sizeof(s->format), "experts=mxfp4,rest=bf16");
+    else if ((strcmp(method, "gptq") == 0 || strcmp(method, "awq") == 0)
+             && bits == 4)
+        snprintf(s->format, sizeof(s->format), "%s", method);
 }
 
 /* The last part of a path, or the name as it was given. */

@@ -27,7 +27,7 @@ struct moe_matrix {
 #define MOE_SHAPE_MATRICES 96u
 
 struct moe_sketch {
-    char     name[64], family[32], source[240], format[64];
+    char     name[64], family[32], source[240], format[160];
     uint32_t runnable; /* the engine knows the family */
     uint32_t hidden, n_layers, vocab, tied;
     uint32_t heads, kv_heads, head_dim, v_dim, max_context;
@@ -99,6 +99,9 @@ struct moe_formats {
 };
 moe_status moe_formats_read(const char *text, struct moe_formats *out,
                             struct moe_error *err);
+/* The same of a format that was asked for, or the model's own for NULL. */
+moe_status moe_formats_of(const struct moe_sketch *m, const char *format,
+                          struct moe_formats *out, struct moe_error *err);
 double     moe_format_bytes(const struct moe_store *f,
                             const struct moe_matrix *m);
 

@@ -308,6 +308,56 @@ MOE_API double moe_plan_usd(double devices, double price, double tokens_s,
  * never, 0: always more. */
 MOE_API double moe_plan_traffic_batch(const moe_planner *p, double dense);
 
+/* ---------------------------------------------------------- the engine -- */
+
+struct moe_options;
+
+/*
+ * What moe-run itself would hold for a model on this machine, to the byte:
+ * the plan that an engine with these options follows, by the owners that its
+ * ledger has.
+ */
+struct moe_plan_engine {
+    uint32_t struct_size;
+    uint32_t rows;        /* of a step, at most                               */
+    uint32_t context, sequences;
+    uint32_t pages, page_rows; /* of the KV cache; tokens in one              */
+    uint64_t files;       /* as moe_plan_weights                              */
+    uint64_t layout;      /* all matrices as the backend lays them out: with
+                             its padding, expanded if it cannot do else       */
+    uint64_t slots, n_experts; /* experts that have room at once, in all      */
+    uint64_t dense;       /* matrices that always stay                        */
+    uint64_t experts;     /* the slots                                        */
+    uint64_t kv;          /* whole pages                                      */
+    uint64_t activations; /* and norms, biases, scratch of the operations     */
+    uint64_t staging;     /* one expert on its way from the file              */
+    uint64_t process;     /* code, heap, tokenizer, thread stacks: measured,
+                             the only figure that another run may not have    */
+    uint64_t total, budget; /* of the host, or of the device that has memory
+                             of its own                                       */
+};
+MOE_NO_TAIL(moe_plan_engine, budget);
+/*
+ * o: of an engine (model.path is not heeded).  what: as moe_plan_open's; of a
+ * folder with weights their headers are read, of anything else the shape is
+ * enough.  format: NULL for those of the files (of a preset: as published);
+ * other words say what it would be after moe_quantize.  No weight is read.
+ * MOE_E_UNSUPPORTED: a family that moe-run cannot run, or a format that none
+ * of its quantizers writes; MOE_E_OVER_BUDGET as moe_engine_open.  A tenth of
+ * a second, for the largest models some.
+ */
+MOE_API moe_status moe_plan_engine(const struct moe_options *o,
+                                   const char *what, const char *format,
+                                   struct moe_plan_engine *out,
+                                   struct moe_error *err);
+/* The same as the table or the JSON object of moe_explain (moe/moe.h). */
+MOE_API moe_status moe_plan_explain(const struct moe_options *o,
+                                    const char *what, const char *format,
+                                    int json,
+                                    int (*fn)(void *ctx, const char *text,
+                                              size_t len),
+                                    void *ctx, struct moe_error *err);
+
 #ifdef __cplusplus
 }
 #endif
