@@ -208,20 +208,20 @@ moe_ceiling_evict(struct moe_ceiling *c)
 void
 moe_ceiling_sizes(struct moe_ceiling *c, double out[5])
 {
-    double   v[9];
-    uint64_t bytes = MIB;
+    double   rate, best[5] = {0};
+    uint64_t bytes;
     uint32_t i, k;
 
-    for (i = 0; i < 5; i++, bytes *= 4) {
-        if (bytes > c->bytes) {
-            out[i] = out[i - 1];
-            continue;
+    for (k = 0; k < 9; k++)
+        for (i = 0, bytes = MIB; i < 5 && bytes <= c->bytes;
+             i++, bytes *= 4) {
+            (void) read_some(c, c->best_read, bytes); /* into the caches */
+            rate = read_some(c, c->best_read, bytes);
+            if (rate > best[i])
+                best[i] = rate;
         }
-        (void) read_some(c, c->best_read, bytes);
-        for (k = 0; k < 9; k++)
-            v[k] = read_some(c, c->best_read, bytes);
-        out[i] = 1 / moe_median(v, 9);
-    }
+    for (i = 0; i < 5; i++)
+        out[i] = best[i] > 0 ? 1 / best[i] : out[i - 1];
 }
 
 /* Operations a second of one pass; the rounds are chosen so that it takes
@@ -305,13 +305,6 @@ moe_ceiling_measure(struct moe_ceiling *c, uint32_t passes,
     *out = m;
 }
 
-double
-moe_ceiling_arith(struct moe_ceiling *c)
-{
-    return c->best_int8 ? arith_pass(c, c->k.int8, c->k.int8_ops)
-                        : arith_pass(c, c->k.f32, c->k.f32_ops);
-}
-
 void
 moe_ceiling_now(struct moe_ceiling *c, double *read, double *arith)
 {
@@ -323,5 +316,6 @@ moe_ceiling_now(struct moe_ceiling *c, double *read, double *arith)
         b = read_pass(c, c->best_read);
         *read = a > b ? a : b;
     }
-    *arith = moe_ceiling_arith(c);
+    *arith = c->best_int8 ? arith_pass(c, c->k.int8, c->k.int8_ops)
+                          : arith_pass(c, c->k.f32, c->k.f32_ops);
 }

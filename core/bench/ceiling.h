@@ -34,8 +34,6 @@ void moe_ceiling_now(struct moe_ceiling *c, double *read, double *arith);
 /* Reads as much as the last-level cache is said to hold, so that it has
  * nothing else; bytes a second. */
 double moe_ceiling_evict(struct moe_ceiling *c);
-/* The best arithmetic once: operations a second, in about 30 ms. */
-double moe_ceiling_arith(struct moe_ceiling *c);
 /* Seconds a byte of reading 1, 4, 16, 64 and 256 MiB again and again; what
  * the buffer is too small for is as the largest before. */
 void moe_ceiling_sizes(struct moe_ceiling *c, double out[5]);

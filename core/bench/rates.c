@@ -26,7 +26,7 @@
 #define AT_LAST    (CONTEXT - 2)
 #define ROUNDS     7u   /* or as many as begin within MOST_S seconds, */
 #define MOST_S     3.0  /* because slow machines are many times slower */
-#define NEAR_STEPS 3u /* in a row, the first of which finds cold caches */
+#define NEAR_STEPS 8u /* in a row, the first of which find cold caches */
 
 static const uint32_t rows_of[MOE_PLAN_ROWS] = {1, 2, 4, 8, 16, 32, BLOCK};
 

@@ -82,17 +82,13 @@ weight_time(const struct moe_plan_device *d, uint32_t what, double bits,
     double large = at_rows(r->weight[MOE_PLAN_FAR_LARGE][what][kind], rows);
     double t, call, memory;
 
-    /* through the calls' times: a call and a weight of it */
+    /* from memory: through the calls' times, a call and a weight of it */
     t = (large * l[what] - small * s[what]) / (l[what] - s[what]);
     if (t <= 0 || t > large)
         t = large;
     call = (large - t) * l[what];
     t += call / size;
-    /* what the caches save is a matter of bytes, not of the size */
-    if (small > near)
-        t -= (small - near) * (1 - far);
-    if (t <= 0)
-        t = near;
+    t = near + far * (t - near);
     memory = far * bits / 8 / r->bandwidth;
     if (!(memory < t)) /* without a bandwidth too */
         memory = t;
