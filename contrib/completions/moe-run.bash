@@ -102,6 +102,9 @@ _moe_run()
         return ;;
     -t|--threads)
         return ;;
+    --pin)
+        COMPREPLY=($(compgen -W 'auto none close spread' -- "$cur"))
+        return ;;
     -b|--batch-rows|--batch-size|--max-num-batched-tokens)
         return ;;
     -np|--sequences|--parallel|--max-num-seqs)
@@ -168,7 +171,7 @@ _moe_run()
     chat)
         flags='-p --prompt -sys --system -st --single-turn --config --set
             -v --verbose -q --quiet -h --help -V --version -m --model
-            -c --context --backend -t --threads -b --batch-rows
+            -c --context --backend -t --threads --pin -b --batch-rows
             -np --sequences --min-tier --budget -ctk --kv-type --page-rows
             --eviction --plugin-path --plugin -n --max-tokens --temperature
             --top-k --top-p --min-p --repeat-penalty --presence-penalty
@@ -187,18 +190,18 @@ _moe_run()
     perplexity)
         flags='-f --file --stride --windows --json --config --set -v --verbose
             -q --quiet -h --help -V --version -m --model -c --context
-            --backend -t --threads -b --batch-rows -np --sequences --min-tier
-            --budget -ctk --kv-type --page-rows --eviction --plugin-path
-            --plugin --log-level'
+            --backend -t --threads --pin -b --batch-rows -np --sequences
+            --min-tier --budget -ctk --kv-type --page-rows --eviction
+            --plugin-path --plugin --log-level'
         operands='' ;;
     bench)
         flags='-p --n-prompt -n --n-gen -b --batch -d --depth --n-depth
             --shape --layers --format --skew -r --repetitions -o --output
             --ops --no-machine --config --set -v --verbose -q --quiet
             -h --help -V --version -m --model -c --context --backend
-            -t --threads -b --batch-rows -np --sequences --min-tier --budget
-            -ctk --kv-type --page-rows --eviction --plugin-path --plugin
-            --log-level'
+            -t --threads --pin -b --batch-rows -np --sequences --min-tier
+            --budget -ctk --kv-type --page-rows --eviction --plugin-path
+            --plugin --log-level'
         operands='' ;;
     plan)
         flags='--hardware --gpus --format --kv --concurrency --input --output
@@ -206,9 +209,9 @@ _moe_run()
             --tpot --ideal --skew --trace --compare --sweep --batches
             --formats --counts --csv --svg --dark --chart --json --models
             --devices --articles --config --set -v --verbose -q --quiet
-            -h --help -V --version --backend -t --threads -b --batch-rows
-            -np --sequences --min-tier --budget -ctk --kv-type --page-rows
-            --eviction --plugin-path --plugin --log-level'
+            -h --help -V --version --backend -t --threads --pin
+            -b --batch-rows -np --sequences --min-tier --budget -ctk --kv-type
+            --page-rows --eviction --plugin-path --plugin --log-level'
         operands=d ;;
     plugins)
         flags='--json --config --set -v --verbose -q --quiet -h --help
@@ -217,9 +220,9 @@ _moe_run()
     config)
         flags='--json --ini --man --config --set -v --verbose -q --quiet
             -h --help -V --version -m --model -c --context --backend
-            -t --threads -b --batch-rows -np --sequences --min-tier --budget
-            -ctk --kv-type --page-rows --eviction --plugin-path --plugin
-            -n --max-tokens --temperature --top-k --top-p --min-p
+            -t --threads --pin -b --batch-rows -np --sequences --min-tier
+            --budget -ctk --kv-type --page-rows --eviction --plugin-path
+            --plugin -n --max-tokens --temperature --top-k --top-p --min-p
             --repeat-penalty --presence-penalty --frequency-penalty -s --seed
             --stop --ignore-eos --experts --shared --attention --dense
             --router --embeddings --log-level --template-helper'
@@ -231,7 +234,7 @@ _moe_run()
         flags='-p --prompt -f --file --echo --json --jsonl --explain --dry-run
             -cnv --conversation --list-plugins --print-config
             --completion-bash --config --set -v --verbose -q --quiet -h --help
-            -V --version -m --model -c --context --backend -t --threads
+            -V --version -m --model -c --context --backend -t --threads --pin
             -b --batch-rows -np --sequences --min-tier --budget -ctk --kv-type
             --page-rows --eviction --plugin-path --plugin -n --max-tokens
             --temperature --top-k --top-p --min-p --repeat-penalty

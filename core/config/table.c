@@ -39,8 +39,14 @@ const struct moe_option_row moe_option_rows[] = {
       "Backend plugin that computes; auto: the best one that can run here",
       "engine", 0 },
     { "engine.threads", "int", "-t --threads", "MOE_THREADS", "0", "0..4096",
-      "Threads that compute; 0: as many as this process may use", "engine",
-      0 },
+      "Threads that compute; 0: one for each physical core that this process "
+      "may use, slow cores left out",
+      "engine", 0 },
+    { "engine.pin", "auto|none|close|spread", "--pin", "MOE_PIN", "auto", "",
+      "Bind threads to cores, side by side or far apart; auto: to their NUMA "
+      "node or the fast cores where there are several kinds, or as "
+      "OMP_PROC_BIND says",
+      "engine", 0 },
     { "engine.batch_rows", "int",
       "-b --batch-rows --batch-size --max-num-batched-tokens",
       "MOE_BATCH_ROWS", "256", "1..65536",

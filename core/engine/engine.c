@@ -73,6 +73,32 @@ moe_tier_option(const moe_options *o)
            : strcmp(t, "native") == 0  ? MOE_TIER_NATIVE : MOE_TIER_NONE;
 }
 
+/* Threads and where they run; said once, for whoever wonders. */
+static moe_status
+moe_engine_threads(moe_engine *e, struct moe_error *err)
+{
+    const char          *t = moe_option_text(e->options, "engine.pin");
+    struct moe_cpus_wish wish = {
+        .threads = (uint32_t) moe_option_int(e->options, "engine.threads"),
+        .pin = strcmp(t, "none") == 0     ? MOE_PIN_NONE
+               : strcmp(t, "close") == 0  ? MOE_PIN_CLOSE
+               : strcmp(t, "spread") == 0 ? MOE_PIN_SPREAD : MOE_PIN_AUTO};
+    struct moe_cpus cpus;
+    char            quota[48] = "";
+    moe_status      st = moe_cpus_choose(&wish, &cpus, err);
+
+    if (st != MOE_OK)
+        return st;
+    if (cpus.quota != 0)
+        snprintf(quota, sizeof(quota), "; the control group allows %u",
+                 cpus.quota);
+    moe_options_log(e->options, MOE_LOG_INFO, "threads: %u; %s%s",
+                    cpus.threads, cpus.why, quota);
+    st = moe_pool_open_on(&cpus, &e->pool, err);
+    moe_cpus_free(&cpus);
+    return st;
+}
+
 /* The ceiling in force; the asked-for figure may be bytes or a share of what
  * is free. */
 static uint64_t
@@ -104,9 +130,7 @@ moe_engine_prepare(const moe_options *o, moe_make_fn make, void *ctx,
     if (st == MOE_OK)
         st = moe_ledger_open(&e->ledger, err);
     if (st == MOE_OK)
-        st = moe_pool_open((uint32_t) moe_option_int(e->options,
-                                                     "engine.threads"),
-                           &e->pool, err);
+        st = moe_engine_threads(e, err);
     if (st != MOE_OK)
         return st;
     e->services.options = e->options;

@@ -15,10 +15,8 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -27,12 +25,15 @@
 /* Rounds of waiting before a thread sleeps: some tens of microseconds, the
  * time between two operations of a decode step. */
 #define MOE_POOL_SPINS 4000u
-#define MOE_POOL_MAX   1024u
 
 struct moe_pool {
     pthread_mutex_t turn;    /* held by the thread whose job runs */
     uint32_t        threads; /* the caller included */
+    uint32_t        spins;   /* none where threads outnumber processors */
     pthread_t      *workers; /* (threads - 1) */
+    pthread_t       opener;  /* was bound, */
+    int             bound;
+    cpu_set_t       before;  /* and may run here when the pool is closed */
 
     _Atomic(uint64_t) next;  /* job number << 32 | next index */
     _Atomic(uint32_t) n;     /* items of the job */
@@ -113,7 +114,7 @@ moe_pool_worker(void *arg)
         while (job == seen) {
             if (atomic_load_explicit(&p->quit, memory_order_relaxed))
                 return NULL;
-            if (++spins < MOE_POOL_SPINS) {
+            if (++spins < p->spins) {
                 moe_pause();
             } else {
                 atomic_fetch_add_explicit(&p->sleepers, 1,
@@ -129,68 +130,47 @@ moe_pool_worker(void *arg)
     }
 }
 
-/* The quota of the cgroup this process is in, in whole processors rounded
- * up; 0: none, or unreadable. */
-static uint32_t
-moe_cgroup_cpus(void)
-{
-    char  text[128] = "";
-    long  quota, period;
-    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "re");
-
-    if (f == NULL)
-        return 0;
-    if (fgets(text, sizeof(text), f) == NULL)
-        text[0] = '\0';
-    fclose(f);
-    if (sscanf(text, "%ld %ld", &quota, &period) != 2 || quota <= 0
-        || period <= 0)
-        return 0;
-    return (uint32_t) ((quota + period - 1) / period);
-}
-
 uint32_t
 moe_pool_default_threads(void)
 {
-    const char *omp = getenv("OMP_NUM_THREADS");
-    cpu_set_t   set;
-    long        n = 0;
-    uint32_t    quota;
+    struct moe_cpus_wish wish = {.pin = MOE_PIN_NONE};
+    struct moe_cpus      cpus;
+    uint32_t             n = 1;
 
-    if (omp != NULL) {
-        n = strtol(omp, NULL, 10);
-        if (n >= 1 && n <= (long) MOE_POOL_MAX)
-            return (uint32_t) n;
+    if (moe_cpus_choose(&wish, &cpus, NULL) == MOE_OK) {
+        n = cpus.threads;
+        moe_cpus_free(&cpus);
     }
-    if (sched_getaffinity(0, sizeof(set), &set) == 0)
-        n = CPU_COUNT(&set);
-    else
-        n = sysconf(_SC_NPROCESSORS_ONLN);
-    if (n < 1)
-        n = 1;
-    if (n > (long) MOE_POOL_MAX)
-        n = (long) MOE_POOL_MAX;
-    quota = moe_cgroup_cpus();
-    if (quota != 0 && quota < (uint32_t) n)
-        return quota;
-    return (uint32_t) n;
+    return n;
+}
+
+/* One worker; where its place is refused (a control group may have changed
+ * meanwhile) it runs anywhere. */
+static int
+moe_pool_start(struct moe_pool *p, const cpu_set_t *place, pthread_t *id)
+{
+    pthread_attr_t attr;
+    int            e;
+
+    (void) pthread_attr_init(&attr);
+    /* Small stacks: the kernels keep their scratch elsewhere. */
+    (void) pthread_attr_setstacksize(&attr, 512u * 1024u);
+    if (place != NULL)
+        (void) pthread_attr_setaffinity_np(&attr, sizeof(*place), place);
+    e = pthread_create(id, &attr, moe_pool_worker, p);
+    (void) pthread_attr_destroy(&attr);
+    return e != 0 && place != NULL ? moe_pool_start(p, NULL, id) : e;
 }
 
 moe_status
-moe_pool_open(uint32_t threads, struct moe_pool **out, struct moe_error *err)
+moe_pool_open_on(const struct moe_cpus *cpus, struct moe_pool **out,
+                 struct moe_error *err)
 {
     struct moe_pool *p;
-    pthread_attr_t   attr;
     sigset_t         all, old;
-    uint32_t         i;
+    uint32_t         threads = cpus->threads, i;
     int              e = 0;
 
-    if (threads == 0)
-        threads = moe_pool_default_threads();
-    if (threads > MOE_POOL_MAX)
-        return moe_fail(err, MOE_E_INVAL, 0,
-                        "engine.threads: %u asked for, at most %u work",
-                        threads, MOE_POOL_MAX);
     p = calloc(1, sizeof(*p));
     if (p == NULL)
         return moe_fail(err, MOE_E_NOMEM, ENOMEM, "thread pool: no memory");
@@ -200,19 +180,17 @@ moe_pool_open(uint32_t threads, struct moe_pool **out, struct moe_error *err)
         return moe_fail(err, MOE_E_NOMEM, ENOMEM, "thread pool: no memory");
     }
     p->threads = 1;
+    p->spins = threads > cpus->usable ? 0 : MOE_POOL_SPINS;
     (void) pthread_mutex_init(&p->turn, NULL);
-    /* Signals are the program's: workers take none.  Small stacks: the
-     * kernels keep their scratch elsewhere. */
+    /* Signals are the program's: workers take none. */
     sigfillset(&all);
     (void) pthread_sigmask(SIG_SETMASK, &all, &old);
-    (void) pthread_attr_init(&attr);
-    (void) pthread_attr_setstacksize(&attr, 512u * 1024u);
     for (i = 0; i + 1 < threads && e == 0; i++) {
-        e = pthread_create(&p->workers[i], &attr, moe_pool_worker, p);
+        e = moe_pool_start(p, cpus->place != NULL ? &cpus->place[i + 1] : NULL,
+                           &p->workers[i]);
         if (e == 0)
             p->threads++;
     }
-    (void) pthread_attr_destroy(&attr);
     (void) pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (e != 0) {
         moe_pool_close(p);
@@ -221,8 +199,33 @@ moe_pool_open(uint32_t threads, struct moe_pool **out, struct moe_error *err)
                         "started: %s; ask for fewer",
                         i, threads, strerror(e));
     }
+    /* The caller computes, too. */
+    if (cpus->place != NULL
+        && pthread_getaffinity_np(pthread_self(), sizeof(p->before),
+                                  &p->before)
+               == 0
+        && pthread_setaffinity_np(pthread_self(), sizeof(cpus->place[0]),
+                                  &cpus->place[0])
+               == 0) {
+        p->bound = 1;
+        p->opener = pthread_self();
+    }
     *out = p;
     return MOE_OK;
+}
+
+moe_status
+moe_pool_open(uint32_t threads, struct moe_pool **out, struct moe_error *err)
+{
+    struct moe_cpus_wish wish = {.threads = threads, .pin = MOE_PIN_NONE};
+    struct moe_cpus      cpus;
+    moe_status           st = moe_cpus_choose(&wish, &cpus, err);
+
+    if (st != MOE_OK)
+        return st;
+    st = moe_pool_open_on(&cpus, out, err);
+    moe_cpus_free(&cpus);
+    return st;
 }
 
 void
@@ -238,6 +241,9 @@ moe_pool_close(struct moe_pool *p)
     moe_futex_wake(&p->job, INT_MAX);
     for (i = 0; i + 1 < p->threads; i++)
         (void) pthread_join(p->workers[i], NULL);
+    if (p->bound && pthread_equal(pthread_self(), p->opener))
+        (void) pthread_setaffinity_np(p->opener, sizeof(p->before),
+                                      &p->before);
     (void) pthread_mutex_destroy(&p->turn);
     free(p->workers);
     free(p);
@@ -286,7 +292,7 @@ moe_pool_run(struct moe_pool *p, uint32_t n, void (*fn)(void *, uint32_t),
 
         if (done == n)
             break;
-        if (spins < MOE_POOL_SPINS) {
+        if (spins < p->spins) {
             moe_pause();
             continue;
         }

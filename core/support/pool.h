@@ -12,10 +12,18 @@
 
 #include <moe/types.h>
 
+#include "support/cpus.h"
+
 struct moe_pool;
 
-/* threads: the caller included; 0: as many as this process may run on
- * (OMP_NUM_THREADS, the affinity mask and the cgroup's quota heeded). */
+/*
+ * Threads and places as moe_cpus_choose has them, the calling thread first:
+ * where there are places it is bound to its own until it closes the pool.
+ * With more threads than processors nobody spins.
+ */
+moe_status moe_pool_open_on(const struct moe_cpus *cpus, struct moe_pool **out,
+                            struct moe_error *err);
+/* threads: the caller included; 0: what moe_cpus_choose says.  Not bound. */
 moe_status moe_pool_open(uint32_t threads, struct moe_pool **out,
                          struct moe_error *err);
 void       moe_pool_close(struct moe_pool *p);

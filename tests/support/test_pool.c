@@ -47,6 +47,57 @@ caller_main(void *arg)
     return NULL;
 }
 
+static void
+where(void *arg, uint32_t i)
+{
+    cpu_set_t set;
+
+    (void) pthread_getaffinity_np(pthread_self(), sizeof(set), &set);
+    atomic_fetch_add((atomic_int *) arg, CPU_COUNT(&set) != 1);
+    (void) i;
+}
+
+/* Every thread on one processor, and the caller as before at the end. */
+static void
+test_bound(void)
+{
+    struct moe_error err = {.struct_size = sizeof(err)};
+    cpu_set_t        before, place[4], now;
+    struct moe_cpus  cpus = {.threads = 4, .usable = 1, .place = place};
+    struct moe_pool *p = NULL;
+    atomic_int       elsewhere = 0;
+    uint32_t         i, first = 0;
+
+    if (pthread_getaffinity_np(pthread_self(), sizeof(before), &before) != 0)
+        return;
+    while (!CPU_ISSET(first, &before))
+        first++;
+    for (i = 0; i < 4; i++) {
+        CPU_ZERO(&place[i]);
+        CPU_SET(first, &place[i]);
+    }
+    CPU_ZERO(&place[3]);
+    CPU_SET(CPU_SETSIZE - 1, &place[3]); /* there is none: runs anywhere */
+    ok(moe_pool_open_on(&cpus, &p, &err) == MOE_OK, "bound threads");
+    CPU_SET(first, &place[3]);
+    is_int(moe_pool_threads(p), 4, "four, though one place does not exist");
+    for (i = 0; i < 200; i++)
+        moe_pool_run(p, 3, where, &elsewhere);
+    (void) pthread_getaffinity_np(pthread_self(), sizeof(now), &now);
+    ok(CPU_COUNT(&now) == 1 && CPU_ISSET(first, &now), "so is the caller");
+    moe_pool_close(p);
+    (void) pthread_getaffinity_np(pthread_self(), sizeof(now), &now);
+    ok(CPU_EQUAL(&now, &before), "until the pool is closed");
+
+    cpus.threads = 3;
+    atomic_store(&elsewhere, 0);
+    ok(moe_pool_open_on(&cpus, &p, &err) == MOE_OK, "three");
+    for (i = 0; i < 200; i++)
+        moe_pool_run(p, 9, where, &elsewhere);
+    moe_pool_close(p);
+    is_int(atomic_load(&elsewhere), 0, "all work on the processor given");
+}
+
 int
 main(void)
 {
@@ -95,6 +146,7 @@ main(void)
         moe_pool_close(p);
     }
 
+    test_bound();
     is_int(moe_pool_open(100000, &p, &err), MOE_E_INVAL, "absurd count");
     has_str(err.text, "100000", "the message names the count");
     (void) setenv("OMP_NUM_THREADS", "5", 1);
