@@ -4,9 +4,10 @@
  *
  * Not a test.  Prints the read bandwidth of this machine, measured in this
  * process with the same threads, and beside it the bytes of weights that a
- * product with 1, 4, 8 and 32 rows reads in a second; then feed-forward and
- * attention, packing, and the time of the smallest operations.  With one
- * thread, time is the processor's, so that a busy machine disturbs less.
+ * product with 1, 2, 3, 4, 8, 24 and 128 rows reads in a second; then
+ * feed-forward and attention, packing, and the time of the smallest
+ * operations.  With one thread, time is the processor's, so that a busy
+ * machine disturbs less.
  *
  *   MOE_TEST_BUILDDIR=. bench_kernels [isa [threads [MB [format]]]]
  *
@@ -181,7 +182,7 @@ big_weights(struct wset *w, const struct spec *s, uint64_t n, uint64_t k)
 static void
 bench_gemm(const struct spec *s, double mb, double read)
 {
-    static const uint32_t rows[] = { 1, 4, 8, 32, 128 };
+    static const uint32_t rows[] = { 1, 2, 3, 4, 8, 24, 128 };
     const uint64_t k = 2048;
     const uint64_t n = up((uint64_t) (mb * 1048576.0) * 8 / s->bits / k, 16);
     struct moe_op_grouped_gemm op
@@ -209,7 +210,7 @@ bench_gemm(const struct spec *s, double mb, double read)
     op.x = buf_of(&x);
     op.y = buf_of(&y);
     op.work = buf_of(&work);
-    for (i = 0; i < 5; i++) {
+    for (i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         op.rows = rows[i];
         if (i == 0) {
             const double b = best_of(&op.op, 0.3);
@@ -381,8 +382,8 @@ main(int argc, char **argv)
         printf("read bandwidth, %s pages: %.2f GB/s\n",
                pages ? "2 MB" : "4 KB",
                read = read_bandwidth(threads, (int) pages));
-    printf("%-18s 1 row: best, median GB/s (median of read); 4, 8, 32, 128 rows: "
-           "GB/s of weights / GFLOP/s; packing GB/s\n",
+    printf("%-18s 1 row: best, median GB/s (median of read); 2, 3, 4, 8, 24, "
+           "128 rows: GB/s of weights / GFLOP/s; packing GB/s\n",
            "format");
     for (s = 0; s < N_SPECS; s++)
         if (argc <= 4 || strstr(specs[s].id, argv[4]) != NULL)

@@ -111,7 +111,7 @@ gemm_is_same(const struct spec *s)
     op.y = buf_of(&all);
     launch(&op.op);
     keep(all.p, all.bytes);
-    for (split = 1; split <= 13; split += split < 7 ? 1 : 6) {
+    for (split = 1; split <= 13; split += split < 9 ? 1 : 4) {
         /* split: rows of a launch */
         memset(one.p, HOST_POISON, one.bytes);
         for (r = 0; r < ROWS; r += m) {

@@ -14,12 +14,14 @@
  * sign of w, two products, at most 2 * 128 * 127 < 2^15.
  *
  * One row of x is bound by memory: line by line, all in registers.  More rows
- * are bound by arithmetic: a run of 32 columns is unpacked into 8 registers
- * and meets one row of x after the other, whose sums lie in registers if they
- * are few, in the first cache if they are many.
+ * are bound by arithmetic: a run of 32 columns meets L_TILE rows at a time,
+ * whose sums lie in registers, so that four columns of a row are fetched once
+ * for all halves of a line.  What a run came to is added up in the first
+ * cache.
  */
 
 #define L_HALVES (CPU_LANES / L_ROWS)
+#define L_TILE   (4u * L_ROWS / 8u) /* rows of x whose sums lie in registers */
 #define L_AHEAD  4096u /* bytes that weights are fetched ahead of their use */
 
 /* -z for the rows of a half, twice in each lane.  z: the group's, or NULL. */
@@ -171,131 +173,115 @@ lines_one(const unsigned kind, const struct cpu_mat *m, const uint8_t *w,
         f_store(out + L_ROWS * h, acc[h]);
 }
 
-/* --------------------------------------------------------------- few rows -- */
-
-#define L_FEW 8u /* from so many rows on the sums lie in the cache */
-
-/* A run of a half by nt rows of x. */
-V_FN void
-lines_run_few(const unsigned kind, const unsigned nt, const uint8_t *w,
-              const struct cpu_q8 *const *x, uint64_t g, iv zero, fv *inner)
-{
-    iv u[8];
-
-    V_UNROLL
-    for (unsigned j = 0; j < 8; j++)
-        u[j] = lines_operand(kind, i_load(lines_at(kind, w, j)), j);
-    V_UNROLL
-    for (unsigned t = 0; t < nt; t++) {
-        const struct cpu_q8 *r = x[t] + g;
-        iv                   s = lines_begin(kind, r, zero);
-
-        V_UNROLL
-        for (unsigned j = 0; j < 8; j++) {
-            s = lines_add(kind, s, u[j],
-                          !L_VNNI && kind == CPU_INT8 ? i_load(w + LINE * j)
-                                                      : u[j],
-                          i_four(r->q + 4 * j));
-            V_KEEP(s);
-        }
-        inner[t] = f_fma(f_of(lines_end(kind, s)), f_set1(r->d), inner[t]);
-        V_FORGET; /* else what rows of x have in common spills registers */
-    }
-}
-
-V_FN void
-lines_few(const unsigned kind, const unsigned nt, const struct cpu_mat *m,
-          const uint8_t *w, const struct cpu_q8 *const *x, float *out,
-          uint32_t ldo)
-{
-    const uint64_t run = lines_run_bytes(kind);
-    const uint64_t tail_bytes = lines_tail_bytes(kind, m->scale, m->has_zero);
-    const uint64_t n = cpu_ceil(m->k, CPU_RUN), per = m->group / CPU_RUN;
-    const uint32_t scale = m->scale, has_zero = m->has_zero;
-    iv             zero[L_HALVES];
-    fv             acc[4 * L_HALVES], inner[4 * L_HALVES];
-    uint64_t       g = 0;
-
-    V_UNROLL
-    for (unsigned i = 0; i < nt * L_HALVES; i++)
-        acc[i] = f_set1(0.0f);
-    V_UNROLL
-    for (unsigned h = 0; h < L_HALVES; h++)
-        zero[h] = lines_zero(kind, m, NULL, h);
-    while (g < n) {
-        const uint64_t end = cpu_min(g + per, n);
-        const uint8_t *tail = w + (end - g) * run;
-
-        V_UNROLL
-        for (unsigned h = 0; h < L_HALVES; h++)
-            if (has_zero)
-                zero[h] = lines_zero(kind, m, tail + lines_scale_bytes(scale),
-                                     h);
-        V_UNROLL
-        for (unsigned i = 0; i < nt * L_HALVES; i++)
-            inner[i] = f_set1(0.0f);
-        for (; g < end; g++, w += run) {
-            for (unsigned j = 0; j < run; j += 64)
-                v_prefetch(w + j + L_AHEAD);
-            V_UNROLL
-            for (unsigned h = 0; h < L_HALVES; h++)
-                lines_run_few(kind, nt, w + 4 * L_ROWS * h, x, g, zero[h],
-                              inner + nt * h);
-        }
-        v_prefetch(tail + L_AHEAD);
-        V_UNROLL
-        for (unsigned h = 0; h < L_HALVES; h++) {
-            const fv s = lines_scales(kind, scale, tail, h);
-
-            V_UNROLL
-            for (unsigned t = 0; t < nt; t++)
-                acc[nt * h + t] = f_fma(inner[nt * h + t], s,
-                                        acc[nt * h + t]);
-        }
-        w = tail + tail_bytes;
-    }
-    V_UNROLL
-    for (unsigned h = 0; h < L_HALVES; h++) {
-        V_UNROLL
-        for (unsigned t = 0; t < nt; t++)
-            f_store(out + t * ldo + L_ROWS * h, acc[nt * h + t]);
-    }
-}
-
 /* -------------------------------------------------------------- more rows -- */
 
-/* A run of a half by nt rows of x.  first, last: of its group.  in, acc: (nt,
- * 16), the half's first lane. */
+/* What a run came to, for nt rows of x.  in, acc: (nt, 16), what the group
+ * and the row have come to. */
 V_FN void
-lines_run_many(const unsigned kind, const unsigned first, const unsigned last,
-               const uint8_t *w, const struct cpu_q8 *const *x, uint64_t g,
-               uint32_t nt, iv zero, fv scale, float *in, float *acc)
+lines_sum(const unsigned kind, const unsigned nt, const unsigned first,
+          const unsigned last, const struct cpu_q8 *const *r, const iv *s,
+          const fv *scale, float *in, float *acc)
 {
-    iv u[8];
-
     V_UNROLL
-    for (unsigned j = 0; j < 8; j++)
-        u[j] = lines_operand(kind, i_load(lines_at(kind, w, j)), j);
-    for (uint32_t t = 0; t < nt; t++, in += CPU_LANES, acc += CPU_LANES) {
-        const struct cpu_q8 *r = x[t] + g;
-        iv                   s = lines_begin(kind, r, zero);
-        fv                   f;
+    for (unsigned t = 0; t < nt; t++) {
+        const fv d = f_set1(r[t]->d);
 
         V_UNROLL
-        for (unsigned j = 0; j < 8; j++) {
-            s = lines_add(kind, s, u[j],
-                          !L_VNNI && kind == CPU_INT8 ? i_load(w + LINE * j)
-                                                      : u[j],
-                          i_four(r->q + 4 * j));
-            V_KEEP(s);
+        for (unsigned h = 0; h < L_HALVES; h++) {
+            const unsigned at = t * CPU_LANES + h * L_ROWS;
+            fv             f = f_of(lines_end(kind, s[t * L_HALVES + h]));
+
+            f = first ? f_mul(f, d) : f_fma(f, d, f_load(in + at));
+            if (last)
+                f_store(acc + at, f_fma(f, scale[h], f_load(acc + at)));
+            else
+                f_store(in + at, f);
         }
-        f = f_of(lines_end(kind, s));
-        f = f_fma(f, f_set1(r->d), first ? f_set1(0.0f) : f_load(in));
-        if (last)
-            f_store(acc, f_fma(f, scale, f_load(acc)));
-        else
-            f_store(in, f);
     }
+}
+
+/* A run of 32 columns by nt rows of x.  first, last: of its group. */
+V_FN void
+lines_run(const unsigned kind, const unsigned nt, int first, int last,
+          const uint8_t *w, const struct cpu_q8 *const *x, uint64_t g,
+          const iv *zero, const fv *scale, float *in, float *acc)
+{
+    const struct cpu_q8 *r[L_TILE];
+    iv                   s[L_TILE * L_HALVES];
+
+    V_HERE(w); /* else operands are made for all tiles at once, in memory */
+    V_UNROLL
+    for (unsigned t = 0; t < nt; t++) {
+        r[t] = x[t] + g;
+        V_UNROLL
+        for (unsigned h = 0; h < L_HALVES; h++)
+            s[t * L_HALVES + h] = lines_begin(kind, r[t], zero[h]);
+    }
+    V_UNROLL
+    for (unsigned j = 0; j < 8; j++) {
+        iv v[L_HALVES], u[L_HALVES];
+
+        V_UNROLL
+        for (unsigned h = 0; h < L_HALVES; h++) {
+            v[h] = i_load(lines_at(kind, w, j) + 4 * L_ROWS * h);
+            u[h] = lines_operand(kind, v[h], j);
+            V_KEEP(u[h]);
+        }
+        V_UNROLL
+        for (unsigned t = 0; t < nt; t++) {
+            const iv q = i_four(r[t]->q + 4 * j);
+
+            V_UNROLL
+            for (unsigned h = 0; h < L_HALVES; h++) {
+                iv *a = s + t * L_HALVES + h;
+
+                *a = lines_add(kind, *a, u[h], v[h], q);
+                V_KEEP(*a);
+            }
+        }
+    }
+    V_FORGET;
+    if (first && last)
+        lines_sum(kind, nt, 1, 1, r, s, scale, in, acc);
+    else if (first)
+        lines_sum(kind, nt, 1, 0, r, s, scale, in, acc);
+    else if (last)
+        lines_sum(kind, nt, 0, 1, r, s, scale, in, acc);
+    else
+        lines_sum(kind, nt, 0, 0, r, s, scale, in, acc);
+}
+
+/* The same for any number of rows. */
+V_FN void
+lines_run_all(const unsigned kind, int first, int last, const uint8_t *w,
+              const struct cpu_q8 *const *x, uint64_t g, uint32_t nt,
+              const iv *zero, const fv *scale, float *in, float *acc)
+{
+    uint32_t t = 0;
+
+#define L_RUN(n)                                                              \
+    lines_run(kind, n, first, last, w, x + t, g, zero, scale,                 \
+              in + t * CPU_LANES, acc + t * CPU_LANES)
+    for (; nt - t >= L_TILE; t += L_TILE)
+        L_RUN(L_TILE);
+    if (L_TILE > 4 && nt - t >= 4) {
+        L_RUN(4);
+        t += 4;
+    }
+    switch (nt - t) {
+    case 3:
+        L_RUN(3);
+        break;
+    case 2:
+        L_RUN(2);
+        break;
+    case 1:
+        L_RUN(1);
+        break;
+    default:
+        break;
+    }
+#undef L_RUN
 }
 
 V_FN void
@@ -306,36 +292,32 @@ lines_many(const unsigned kind, const struct cpu_mat *m, const uint8_t *w,
     const uint64_t run = lines_run_bytes(kind);
     const uint64_t tail_bytes = lines_tail_bytes(kind, m->scale, m->has_zero);
     const uint64_t n = cpu_ceil(m->k, CPU_RUN), per = m->group / CPU_RUN;
-    const uint32_t scale = m->scale;
+    const uint32_t scale = m->scale, has_zero = m->has_zero;
     float          in[CPU_TOKENS * CPU_LANES], acc[CPU_TOKENS * CPU_LANES];
-    const iv       same = lines_zero(kind, m, NULL, 0); /* without has_zero */
+    iv             zero[L_HALVES];
+    fv             sc[L_HALVES];
     uint64_t       g = 0;
 
     memset(acc, 0, nt * CPU_LANES * sizeof(float));
+    V_UNROLL
+    for (unsigned h = 0; h < L_HALVES; h++)
+        zero[h] = lines_zero(kind, m, NULL, h);
     while (g < n) {
         const uint64_t end = cpu_min(g + per, n), begin = g;
         const uint8_t *tail = w + (end - g) * run;
-        const uint8_t *z = m->has_zero ? tail + lines_scale_bytes(scale)
-                                       : NULL;
 
+        V_UNROLL
+        for (unsigned h = 0; h < L_HALVES; h++) {
+            if (has_zero)
+                zero[h] = lines_zero(kind, m, tail + lines_scale_bytes(scale),
+                                     h);
+            sc[h] = lines_scales(kind, scale, tail, h);
+        }
         for (; g < end; g++, w += run) {
             for (unsigned j = 0; j < run; j += 64)
                 v_prefetch(w + j + L_AHEAD);
-            for (unsigned h = 0; h < L_HALVES; h++) {
-                const iv       zero = z != NULL ? lines_zero(kind, m, z, h)
-                                                : same;
-                const fv       s = lines_scales(kind, scale, tail, h);
-                const uint8_t *p = w + 4 * L_ROWS * h;
-                float         *i = in + L_ROWS * h, *a = acc + L_ROWS * h;
-
-                if (begin + 1 == end)
-                    lines_run_many(kind, 1, 1, p, x, g, nt, zero, s, i, a);
-                else if (g == begin)
-                    lines_run_many(kind, 1, 0, p, x, g, nt, zero, s, i, a);
-                else
-                    lines_run_many(kind, 0, g + 1 == end, p, x, g, nt, zero,
-                                   s, i, a);
-            }
+            lines_run_all(kind, g == begin, g + 1 == end, w, x, g, nt, zero,
+                          sc, in, acc);
         }
         v_prefetch(tail + L_AHEAD);
         w = tail + tail_bytes;
@@ -355,18 +337,11 @@ lines_rows(const unsigned kind, const struct cpu_mat *m, uint32_t panel,
     for (uint32_t p = 0; p < np; p++) {
         const uint8_t *w = m->data + (panel + p) * m->panel_bytes;
         float         *o = out + CPU_LANES * p;
-        uint32_t       t = 0;
 
-        if (nt >= L_FEW) {
+        if (nt == 1)
+            lines_one(kind, m, w, x[0], o);
+        else
             lines_many(kind, m, w, x, nt, o, ldo);
-            continue;
-        }
-        for (; nt - t >= 4; t += 4)
-            lines_few(kind, 4, m, w, x + t, o + (size_t) t * ldo, ldo);
-        for (; nt - t >= 2; t += 2)
-            lines_few(kind, 2, m, w, x + t, o + (size_t) t * ldo, ldo);
-        if (nt > t)
-            lines_one(kind, m, w, x[t], o + (size_t) t * ldo);
     }
 }
 
