@@ -674,12 +674,12 @@ moe_checkpoint_read(const struct moe_checkpoint *c,
 
 /* Advice: where the system does not take it, the read does the work. */
 static void
-advise(const struct moe_checkpoint *c, const struct moe_tensor_info *t,
-       uint64_t from, uint64_t bytes, int advice)
+advise(const struct moe_checkpoint *c, size_t i, uint64_t from,
+       uint64_t bytes, int advice)
 {
-    if (c->made == NULL)
-        (void) posix_fadvise(c->files[t->file].fd, (off_t) (t->offset + from),
-                             (off_t) bytes, advice);
+    if (c->made == NULL && i < c->n_files && bytes != 0)
+        (void) posix_fadvise(c->files[i].fd, (off_t) from, (off_t) bytes,
+                             advice);
 }
 
 /* Hot: one system call. */
@@ -688,15 +688,14 @@ moe_checkpoint_want(const struct moe_checkpoint  *c,
                     const struct moe_tensor_info *t, uint64_t from,
                     uint64_t bytes)
 {
-    advise(c, t, from, bytes, POSIX_FADV_WILLNEED);
+    advise(c, t->file, t->offset + from, bytes, POSIX_FADV_WILLNEED);
 }
 
 void
-moe_checkpoint_drop(const struct moe_checkpoint  *c,
-                    const struct moe_tensor_info *t, uint64_t from,
+moe_checkpoint_drop(const struct moe_checkpoint *c, size_t i, uint64_t from,
                     uint64_t bytes)
 {
-    advise(c, t, from, bytes, POSIX_FADV_DONTNEED);
+    advise(c, i, from, bytes, POSIX_FADV_DONTNEED);
 }
 
 moe_status

@@ -74,10 +74,10 @@ moe_status moe_checkpoint_read(const struct moe_checkpoint *c,
 void moe_checkpoint_want(const struct moe_checkpoint  *c,
                          const struct moe_tensor_info *t, uint64_t from,
                          uint64_t bytes);
-/* They will not be read again: the system need not keep them.  Any thread. */
-void moe_checkpoint_drop(const struct moe_checkpoint  *c,
-                         const struct moe_tensor_info *t, uint64_t from,
-                         uint64_t bytes);
+/* Those bytes of file i will not be read again: the system need not keep them.
+ * Long ranges, since it keeps what lies across an end.  Any thread. */
+void moe_checkpoint_drop(const struct moe_checkpoint *c, size_t i,
+                         uint64_t from, uint64_t bytes);
 
 /*
  * How the module (a tensor's name without ".weight") is stored: from

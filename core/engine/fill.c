@@ -141,7 +141,7 @@ moe_set_bytes(const struct moe_set *set)
 }
 
 /* How a plane's share of a staged range is treated. */
-enum moe_span { MOE_SPAN_WANT, MOE_SPAN_READ, MOE_SPAN_DROP };
+enum moe_span { MOE_SPAN_WANT, MOE_SPAN_READ };
 
 /* The planes that have a part in bytes [from, from + bytes) of a staged set;
  * dst: of those bytes. */
@@ -163,8 +163,6 @@ moe_set_spans(const struct moe_runner *r, const struct moe_set *set,
                 hi = end;
             if (lo < hi && how == MOE_SPAN_WANT)
                 moe_checkpoint_want(r->s.checkpoint, t, lo - at, hi - lo);
-            else if (lo < hi && how == MOE_SPAN_DROP)
-                moe_checkpoint_drop(r->s.checkpoint, t, lo - at, hi - lo);
             else if (lo < hi)
                 st = moe_checkpoint_read(r->s.checkpoint, t, lo - at, hi - lo,
                                          dst + (lo - from), err);
@@ -176,16 +174,10 @@ moe_set_spans(const struct moe_runner *r, const struct moe_set *set,
 
 moe_status
 moe_set_read(const struct moe_runner *r, const struct moe_set *set,
-             uint64_t from, uint64_t bytes, int drop, void *dst,
-             struct moe_error *err)
+             uint64_t from, uint64_t bytes, void *dst, struct moe_error *err)
 {
-    moe_status st;
-
     (void) moe_set_spans(r, set, from, bytes, MOE_SPAN_WANT, NULL, NULL);
-    st = moe_set_spans(r, set, from, bytes, MOE_SPAN_READ, dst, err);
-    if (drop)
-        (void) moe_set_spans(r, set, from, bytes, MOE_SPAN_DROP, NULL, NULL);
-    return st;
+    return moe_set_spans(r, set, from, bytes, MOE_SPAN_READ, dst, err);
 }
 
 moe_status

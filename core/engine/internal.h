@@ -129,10 +129,10 @@ uint64_t   moe_host_round(uint64_t bytes);
  * NULL: its matrices when it is staged at base. */
 uint64_t   moe_set_stage(const struct moe_set *set, uint8_t *base,
                          struct moe_tensor *t);
-/* Bytes [from, from + bytes) of a staged set from the files to dst.  drop:
- * they will not be read again.  Any thread. */
+/* Bytes [from, from + bytes) of a staged set from the files to dst, all of
+ * them announced before.  Any thread. */
 moe_status moe_set_read(const struct moe_runner *r, const struct moe_set *set,
-                        uint64_t from, uint64_t bytes, int drop, void *dst,
+                        uint64_t from, uint64_t bytes, void *dst,
                         struct moe_error *err);
 /* The formats' check of a staged set, once in its life.  Any thread, one at a
  * time for each set. */

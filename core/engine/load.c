@@ -20,6 +20,8 @@
 /* Read ahead at most: some pieces for each reader, and the sets that wait
  * while one is packed. */
 #define MOE_LOAD_AHEAD (64ull << 20)
+/* Dropped from the system's cache at once. */
+#define MOE_LOAD_DROP (64ull << 20)
 /* Readers: that many reads are under way at once.  They do not compute, so
  * they are not the pool's. */
 #define MOE_LOAD_READERS 4u
@@ -121,6 +123,8 @@ struct moe_loading {
     struct moe_set   **sets; /* (n) in the order in which they are read */
     uint32_t           n;
     int                drop; /* the system's cache cannot hold the files */
+    uint32_t           file; /* being dropped, */
+    uint64_t           dropped; /* up to this byte */
 };
 
 static uint64_t
@@ -137,7 +141,7 @@ moe_loading_read(void *ctx, uint32_t i, uint64_t from, uint64_t bytes,
 {
     const struct moe_loading *l = ctx;
 
-    return moe_set_read(l->r, l->sets[i], from, bytes, l->drop, dst, err);
+    return moe_set_read(l->r, l->sets[i], from, bytes, dst, err);
 }
 
 static moe_status
@@ -222,6 +226,34 @@ moe_loading_drops(const struct moe_runner *r)
     return most < r->plan.total || files > most - r->plan.total;
 }
 
+/*
+ * Set i is in its slot, and so is what lies before it in the files: dropped
+ * in long pieces, because pages of the system's cache that lie across the end
+ * of one stay, and planes end anywhere.
+ */
+static void
+moe_loading_used(struct moe_loading *l, uint32_t i)
+{
+    const struct moe_checkpoint  *c = l->r->s.checkpoint;
+    const struct moe_tensor_info *t = l->sets[i]->part[0].plane[0];
+    int                           last = i + 1 == l->n;
+
+    if (!l->drop)
+        return;
+    for (; l->file < t->file; l->file++) {
+        moe_checkpoint_drop(c, l->file, l->dropped,
+                            moe_checkpoint_file_bytes(c, l->file)
+                                - l->dropped);
+        l->dropped = 0;
+    }
+    if (last || t->offset - l->dropped >= MOE_LOAD_DROP) {
+        uint64_t to = last ? moe_checkpoint_file_bytes(c, t->file) : t->offset;
+
+        moe_checkpoint_drop(c, t->file, l->dropped, to - l->dropped);
+        l->dropped = to;
+    }
+}
+
 static moe_status
 moe_weights_load(struct moe_runner *r, int (*canceled)(void *ctx), void *ctx,
                  struct moe_error *err)
@@ -259,6 +291,8 @@ moe_weights_load(struct moe_runner *r, int (*canceled)(void *ctx), void *ctx,
         if (st == MOE_OK)
             st = moe_set_upload(r, w.sets[i], w.sets[i]->slot, base, err);
         moe_feed_release(feed);
+        if (st == MOE_OK)
+            moe_loading_used(&w, i);
         if (st == MOE_OK && canceled(ctx))
             st = moe_fail(err, MOE_E_CANCELED, 0, "interrupted while loading");
     }

@@ -79,7 +79,7 @@ first_of(const cpu_set_t *set)
     return i;
 }
 
-/* ------------------------------------------------------------ the machine -- */
+/* ---------------------------------------------------------- the machine -- */
 
 /* Which node each processor is on: 0 where nothing is said. */
 static void
@@ -250,7 +250,7 @@ read_quota(const char *root)
     return least;
 }
 
-/* ------------------------------------------------------------- the choice -- */
+/* ----------------------------------------------------------- the choice -- */
 
 static const char *
 from_env(const char *name)
