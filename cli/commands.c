@@ -99,8 +99,11 @@ static const struct flag bench_flags[] = {
 static const struct flag plan_flags[] = {
     { "--hardware", "DEVICE",
       "The kind of device: a name, a file like those of conf/hardware, or "
-      "this for the machine itself; without it the machines that would do" },
-    { "--gpus", "N", "How many; default: the fewest that hold the model" },
+      "this for the machine itself, this-anew to measure it again; without it "
+      "the machines that would do" },
+    { "--gpus", "N",
+      "How many; default: the fewest that hold the model and meet --ttft and "
+      "--tpot" },
     { "--format", "FORMAT",
       "Number format of the weights, such as bf16, fp8, int4 or "
       "experts=mxfp4,rest=bf16; default: as published" },
@@ -120,7 +123,7 @@ static const struct flag plan_flags[] = {
     { "--ep", "N", "Parts that the experts are dealt out to" },
     { "--pp", "N", "Stages of layers" },
     { "--ttft", "MS",
-      "Without --hardware: only machines with the first token in time" },
+      "Only machines with the first token in time" },
     { "--tpot", "MS", "... and with each further token in time" },
     { "--ideal", NULL,
       "The bare roofline: peaks of the data sheet, no communication" },

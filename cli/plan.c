@@ -201,7 +201,8 @@ print_memory(const struct question *q, const moe_planner *p,
 }
 
 static void
-print_times(const struct moe_plan_setup *s, const struct moe_plan_result *r)
+print_times(const struct question *q, const struct moe_plan_setup *s,
+            const struct moe_plan_result *r)
 {
     char a[32], b[32], d[32], e[32];
 
@@ -219,6 +220,13 @@ print_times(const struct moe_plan_setup *s, const struct moe_plan_result *r)
     if (r->served_tokens_s > 0 && s->input > 0)
         out_format("  with the prefills     %10s\n",
                    whole_text(r->served_tokens_s, a));
+    if (q->max_ttft > 0 || q->max_tpot > 0)
+        out_text(question_fast(q, r)
+                     ? "  that is as fast as was asked for\n"
+                 : q->has_count
+                     ? "  THAT IS SLOWER than was asked for\n"
+                     : "  THAT IS SLOWER than was asked for, and so is any "
+                       "number of them up to 1,024\n");
     out_format("  of a step: memory %s, arithmetic %s, links %s, launches "
                "%s\n", time_text(r->t_memory, a), time_text(r->t_compute, b),
                time_text(r->t_link, d), time_text(r->t_launch, e));
@@ -309,6 +317,33 @@ print_layouts(const moe_planner *p, const struct moe_plan_setup *s)
 
 /* ---------------------------------------------------------------- trace -- */
 
+/* Before anything is printed: the trace and the experts it is of. */
+static int
+check_trace(const struct question *q, const moe_planner *p)
+{
+    struct moe_plan_model m = { .struct_size = sizeof(m) };
+    char                 *bytes = NULL;
+    size_t                len = 0;
+    int                   status;
+
+    moe_plan_model(p, &m);
+    if (m.n_experts == 0) {
+        say("%s has no experts whose load could be told", m.name);
+        return EXIT_USAGE;
+    }
+    if (q->trace == NULL)
+        return EXIT_OK;
+    status = text_read(q->trace, &bytes, &len);
+    if (status != EXIT_OK)
+        return status;
+    free(bytes);
+    if (len > 0 && len % ((size_t) m.top_k * m.n_moe_layers) == 0)
+        return EXIT_OK;
+    say("%s: %zu bytes are no whole tokens of %u layers and %u experts",
+        q->trace, len, m.n_moe_layers, m.top_k);
+    return EXIT_USAGE;
+}
+
 static int
 print_trace(const struct question *q, const moe_planner *p)
 {
@@ -323,22 +358,12 @@ print_trace(const struct question *q, const moe_planner *p)
     int                    status = EXIT_OK;
 
     moe_plan_model(p, &m);
-    if (m.n_experts == 0) {
-        say("%s has no experts whose load could be told", m.name);
-        return EXIT_USAGE;
-    }
     d.n_experts = d.ranks = m.n_experts;
     d.top_k = m.top_k;
     if (q->trace != NULL) {
         status = text_read(q->trace, &bytes, &len);
         if (status != EXIT_OK)
             return status;
-        if (len == 0 || len % ((size_t) m.top_k * m.n_moe_layers) != 0) {
-            say("%s: %zu bytes are no whole tokens of %u layers and %u "
-                "experts", q->trace, len, m.n_moe_layers, m.top_k);
-            free(bytes);
-            return EXIT_USAGE;
-        }
         d.trace = (const uint8_t *) bytes;
         d.trace_rows = len / m.top_k;
         d.trace_step = m.n_moe_layers;
@@ -411,8 +436,7 @@ print_machines(const struct question *q, const moe_planner *p)
         most = x->d.link_rate > 0 ? 64 : 1;
         for (x->s.devices = 1; x->s.devices <= most; x->s.devices *= 2)
             if (moe_plan_run(p, &x->s, &x->r, NULL) == MOE_OK && x->r.fits
-                && (q->max_ttft <= 0 || x->r.ttft <= q->max_ttft)
-                && (q->max_tpot <= 0 || x->r.step <= q->max_tpot)) {
+                && question_fast(q, &x->r)) {
                 n++;
                 break;
             }
@@ -518,6 +542,7 @@ question_count(const struct question *q, const moe_planner *p,
 {
     struct moe_error       err = { .struct_size = sizeof(err) };
     struct moe_plan_result r = { .struct_size = sizeof(r) };
+    struct moe_plan_setup  t;
     uint32_t               n;
 
     *s = q->setup;
@@ -529,10 +554,34 @@ question_count(const struct question *q, const moe_planner *p,
         && s->pp <= 1)
         return fail(&err);
     n = q->device.link_rate > 0 ? moe_plan_devices(p, s, 1024) : 0;
-    s->devices = n > 0 ? n : 1;
-    if (s->devices < (s->tp > s->ep ? s->tp : s->ep))
-        s->devices = s->tp > s->ep ? s->tp : s->ep;
+    if (n == 0) {
+        /* a layout that was asked for and is none is an error below */
+        n = s->tp > s->ep ? s->tp : s->ep;
+        n = (n > 1 ? n : 1) * (s->pp > 1 ? s->pp : 1);
+    }
+    s->devices = n <= 65536 ? n : 65536;
+    if (q->max_ttft <= 0 && q->max_tpot <= 0)
+        return EXIT_OK;
+    /* more of them until it is fast enough */
+    for (; n <= 1024; n *= 2) {
+        t = *s;
+        t.devices = n;
+        if (moe_plan_run(p, &t, &r, NULL) == MOE_OK && r.fits
+            && question_fast(q, &r)) {
+            *s = t;
+            break;
+        }
+        if (q->device.link_rate <= 0)
+            break;
+    }
     return EXIT_OK;
+}
+
+int
+question_fast(const struct question *q, const struct moe_plan_result *r)
+{
+    return (q->max_ttft <= 0 || r->ttft <= q->max_ttft)
+           && (q->max_tpot <= 0 || r->step <= q->max_tpot);
 }
 
 static int
@@ -624,7 +673,14 @@ plan_one(struct cli *c, struct question *q, const char *model)
 
     if (moe_plan_open(model, &p, &err) != MOE_OK)
         return fail_name(&err);
-    if (q->has_device)
+    moe_plan_model(p, &m);
+    if (s.ep > 1 && m.n_experts == 0) {
+        say("--ep: %s has no experts that could be dealt out", m.name);
+        status = EXIT_USAGE;
+    }
+    if (status == EXIT_OK && (q->trace != NULL || q->setup.skew > 0))
+        status = check_trace(q, p);
+    if (status == EXIT_OK && q->has_device)
         status = question_count(q, p, &s);
     if (status == EXIT_OK && cli_has(c, "--json")) {
         status = print_json(c, q, p, &s, model);
@@ -651,12 +707,11 @@ plan_one(struct cli *c, struct question *q, const char *model)
         print_price(q);
         print_memory(q, p, &s, &r);
         if (r.fits) {
-            print_times(&s, &r);
+            print_times(q, &s, &r);
             print_cost(q, &s, &r);
             print_batches(p, &s);
             print_layouts(p, &s);
         }
-        moe_plan_model(p, &m);
         if (engine_here(q, &m, model))
             status = print_engine(c, model, &s, 0);
     }
@@ -684,8 +739,10 @@ int
 run_plan(struct cli *c)
 {
     struct question q;
-    int             status;
+    int             status = question_useless(c);
 
+    if (status != EXIT_OK)
+        return status;
     if (cli_has(c, "--models"))
         return list_names(0);
     if (cli_has(c, "--devices"))

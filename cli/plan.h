@@ -32,12 +32,19 @@ struct question {
     size_t                 n_formats;
 };
 
+/* What has no effect is no silence: a flag that only means something beside
+ * another, an answer of one kind beside one of another.  The exit status
+ * after a message, or 0. */
+int question_useless(const struct cli *c);
 /* The exit status after a message, or 0. */
 int question_read(const struct cli *c, struct question *q);
 /* Of one model: the exit status.  The device's count, if none was given, is
- * the smallest that fits. */
+ * the smallest that fits and meets the targets. */
 int question_count(const struct question *q, const moe_planner *p,
                    struct moe_plan_setup *s);
+
+/* Whether the targets of the question, if there are any, are met. */
+int question_fast(const struct question *q, const struct moe_plan_result *r);
 
 /* As fail, but a name that is not known is a wrong command line. */
 int fail_name(const struct moe_error *err);

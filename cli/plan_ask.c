@@ -147,6 +147,79 @@ cache_format(const struct cli *c, struct question *q)
 }
 
 int
+question_useless(const struct cli *c)
+{
+    static const char *const kinds[]
+        = { "--models", "--devices", "--articles", "--compare" };
+    static const char *const prints[] = { "--csv", "--json", "--svg",
+                                          "--chart" };
+    static const struct {
+        const char *flag, *needs;
+    } pairs[] = {
+        { "--gpus", "--hardware" },        { "--api-price", "--hardware" },
+        { "--utilization", "--hardware" }, { "--dark", "--svg" },
+    };
+    static const char *const sweeps[] = { "--batches", "--formats",
+                                          "--counts" };
+    static const char *const alone[] = { "--trace", "--ttft", "--tpot" };
+    const char *kind = NULL, *print = NULL;
+    size_t      i;
+
+    for (i = 0; i < 4; i++)
+        if (cli_has(c, kinds[i])) {
+            if (kind != NULL) {
+                say("%s and %s: one of them", kind, kinds[i]);
+                return EXIT_USAGE;
+            }
+            kind = kinds[i];
+        }
+    if (kind == NULL && cli_has(c, "--sweep"))
+        kind = "--sweep";
+    for (i = 0; i < 4; i++)
+        if (cli_has(c, prints[i])) {
+            if (print != NULL) {
+                say("%s and %s: one of them", print, prints[i]);
+                return EXIT_USAGE;
+            }
+            print = prints[i];
+            if (kind != NULL && strcmp(kind, "--sweep") != 0
+                && (strcmp(kind, "--compare") != 0
+                    || strcmp(print, "--json") != 0)) {
+                say("%s has no effect with %s", print, kind);
+                return EXIT_USAGE;
+            }
+        }
+    if (kind != NULL && strcmp(kind, "--compare") != 0
+        && strcmp(kind, "--sweep") != 0 && c->n_operands > 0) {
+        say("%s takes no model: '%s' has no effect", kind, c->operands[0]);
+        return EXIT_USAGE;
+    }
+    for (i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++)
+        if (cli_has(c, pairs[i].flag) && !cli_has(c, pairs[i].needs)) {
+            say("%s has no effect without %s", pairs[i].flag, pairs[i].needs);
+            return EXIT_USAGE;
+        }
+    for (i = 0; i < 3; i++)
+        if (cli_has(c, sweeps[i])
+            && ((kind != NULL && strcmp(kind, "--sweep") != 0)
+                || (kind == NULL
+                    && (print == NULL || strcmp(print, "--json") == 0)))) {
+            say("%s has no effect without --sweep", sweeps[i]);
+            return EXIT_USAGE;
+        }
+    for (i = 0; i < 3; i++)
+        if (cli_has(c, alone[i])
+            && (kind != NULL || print != NULL)
+            && (i == 0 || (kind != NULL && strcmp(kind, "--compare") != 0)
+                || (kind == NULL && strcmp(print, "--json") != 0))) {
+            say("%s has no effect with %s", alone[i],
+                kind != NULL ? kind : print);
+            return EXIT_USAGE;
+        }
+    return EXIT_OK;
+}
+
+int
 question_read(const struct cli *c, struct question *q)
 {
     struct moe_error err = { .struct_size = sizeof(err) };

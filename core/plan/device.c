@@ -11,12 +11,14 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <ini.h>
 #include <locale.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define MAX_FILE 65536
 
@@ -162,8 +164,9 @@ moe_device_read(const char *path, const char *name,
     struct reader r = { &d, moe_show_path(path, shown), (locale_t) 0, MOE_OK,
                         err, 0 };
     struct stat st;
-    FILE       *f = fopen(path, "re");
-    int         line;
+    /* a pipe that nobody writes to is not waited for */
+    int   fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), line;
+    FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
 
     if (f == NULL || fstat(fileno(f), &st) != 0 || !S_ISREG(st.st_mode)
         || st.st_size > MAX_FILE) {
@@ -171,6 +174,8 @@ moe_device_read(const char *path, const char *name,
 
         if (f != NULL)
             fclose(f);
+        else if (fd >= 0)
+            close(fd);
         return moe_fail(err, why == ENOENT ? MOE_E_NOT_FOUND : MOE_E_IO, why,
                         "%s: %s", r.file,
                         why == EINVAL ? "no INI file of a device"
@@ -212,7 +217,9 @@ moe_plan_device(const char *name, struct moe_plan_device *out,
     moe_status  status;
 
     if (strcmp(name, "this") == 0)
-        return moe_device_this(out, err);
+        return moe_device_this(0, out, err);
+    if (strcmp(name, "this-anew") == 0)
+        return moe_device_this(1, out, err);
     if (len == 0 || len > 4000)
         return moe_fail(err, MOE_E_INVAL, 0, "a device's name is wanted");
     if (base != NULL || (len > 4 && strcmp(name + len - 4, ".ini") == 0)) {

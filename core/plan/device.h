@@ -12,8 +12,9 @@
 moe_status moe_device_read(const char *path, const char *name,
                            struct moe_plan_device *out,
                            struct moe_error *err);
-/* This machine: from the cache if it is of this machine, else measured. */
-moe_status moe_device_this(struct moe_plan_device *out,
+/* This machine: from the cache if it is of this machine, else measured;
+ * anew: measured whatever there is. */
+moe_status moe_device_this(int anew, struct moe_plan_device *out,
                            struct moe_error *err);
 
 #endif /* MOE_CORE_PLAN_DEVICE_H */

@@ -180,7 +180,11 @@ lay_out(const moe_planner *p, const struct moe_plan_setup *s,
 
     if (l.pp == 0)
         l.pp = 1;
-    if (s->devices % l.pp != 0 || l.pp > m->n_layers) {
+    if (l.pp > m->n_layers)
+        return moe_fail(err, MOE_E_INVAL, 0,
+                        "%s: %u layers are not %u stages", m->name,
+                        m->n_layers, l.pp);
+    if (s->devices % l.pp != 0) {
         divisors(s->devices, good, sizeof(good));
         return moe_fail(err, MOE_E_INVAL, 0,
                         "%u devices are not %u stages of equal size; with: "
@@ -684,6 +688,19 @@ moe_plan_run(const moe_planner *p, const struct moe_plan_setup *s,
     return MOE_OK;
 }
 
+/* The fewest devices that a layout with these parts can have; 0: more than
+ * any. */
+static uint32_t
+least_devices(const struct moe_plan_setup *s)
+{
+    uint64_t a = s->tp > 0 ? s->tp : 1, b = s->ep > 0 ? s->ep : 1, n = a;
+
+    while (n % b != 0)
+        n += a;
+    n *= s->pp > 0 ? s->pp : 1;
+    return n <= DEVICES_MAX ? (uint32_t) n : 0;
+}
+
 MOE_API uint32_t
 moe_plan_devices(const moe_planner *p, const struct moe_plan_setup *s,
                  uint32_t most)
@@ -691,7 +708,8 @@ moe_plan_devices(const moe_planner *p, const struct moe_plan_setup *s,
     struct moe_plan_setup  try = *s;
     struct moe_plan_result r = { .struct_size = sizeof(r) };
 
-    for (try.devices = 1; try.devices <= most; try.devices *= 2)
+    try.devices = least_devices(s);
+    for (; try.devices > 0 && try.devices <= most; try.devices *= 2)
         if (moe_plan_run(p, &try, &r, NULL) == MOE_OK && r.fits)
             return try.devices;
     return 0;

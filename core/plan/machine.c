@@ -132,7 +132,7 @@ cache_write(const struct moe_plan_device *d)
 }
 
 moe_status
-moe_device_this(struct moe_plan_device *out, struct moe_error *err)
+moe_device_this(int anew, struct moe_plan_device *out, struct moe_error *err)
 {
     struct moe_plan_device d;
     struct moe_limits      limits;
@@ -143,7 +143,7 @@ moe_device_this(struct moe_plan_device *out, struct moe_error *err)
     moe_status             status = MOE_E_NOT_FOUND;
 
     identity(moe_pool_default_threads(), who, sizeof(who));
-    if (cache_path(path, sizeof(path), 0))
+    if (!anew && cache_path(path, sizeof(path), 0))
         status = moe_device_read(path, "this", &d, NULL);
     if (status != MOE_OK || strcmp(d.source, who) != 0) {
         memset(&d, 0, sizeof(d));

@@ -101,6 +101,7 @@ moe_facts_find(const char *kind, const char *name, char *path, size_t size,
                                                      : "--devices";
     struct names *all = malloc(sizeof(*all));
     char          dir[4096], shown[MOE_SHOW_MAX + 4], near[200], *words;
+    char          lower[64];
     size_t        i, hits = 0, hit = 0, len = strlen(name);
     moe_status    status = MOE_OK;
 
@@ -135,7 +136,12 @@ moe_facts_find(const char *kind, const char *name, char *path, size_t size,
                           "no %s is known by name: %.300s is missing", what,
                           dir);
     } else {
-        moe_words_near(name, words, near, sizeof(near));
+        /* all names are in small letters */
+        for (i = 0; i < sizeof(lower) - 1 && name[i] != '\0'; i++)
+            lower[i] = name[i] >= 'A' && name[i] <= 'Z'
+                           ? (char) (name[i] - 'A' + 'a') : name[i];
+        lower[i] = '\0';
+        moe_words_near(lower, words, near, sizeof(near));
         status = moe_fail(err, MOE_E_NOT_FOUND, 0,
                           "there is no %s '%s'%s%s; moe-run plan %s lists "
                           "them", what, moe_show(name, shown),

@@ -253,10 +253,12 @@ read_about(const struct moe_json *config, struct moe_sketch *s,
     status = moe_json_text_or(&about, "source", "", &text, err);
     if (status == MOE_OK) {
         snprintf(s->source, sizeof(s->source), "%s", text);
-        status = moe_json_text_or(&about, "released_in", "bf16", &text, err);
+        status = moe_json_text_or(&about, "released_in", s->format, &text,
+                                  err);
     }
     if (status == MOE_OK) {
-        snprintf(s->format, sizeof(s->format), "%s", text);
+        if (text != s->format)
+            snprintf(s->format, sizeof(s->format), "%s", text);
         if (moe_json_get(&about, "published_parameters") != NULL)
             status = moe_json_uint(&about, "published_parameters", 1,
                                    UINT64_MAX / 2, &s->published, err);

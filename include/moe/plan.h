@@ -228,7 +228,9 @@ struct moe_plan_device {
 MOE_NO_TAIL(moe_plan_device, rates);
 /* A name from conf/hardware, the beginning of one that fits no other, a path
  * of such a file, or "this": the machine, measured (a second) and then kept in
- * $XDG_CACHE_HOME/moe-run/this.ini. */
+ * $XDG_CACHE_HOME/moe-run/this.ini for the same processor and threads; what
+ * does not read as such a file is measured again, and "this-anew" measures
+ * whatever there is. */
 MOE_API moe_status moe_plan_device(const char             *name,
                                    struct moe_plan_device *out,
                                    struct moe_error       *err);
@@ -294,8 +296,8 @@ MOE_API moe_status moe_plan_run(const moe_planner *p,
                                 const struct moe_plan_setup *s,
                                 struct moe_plan_result *out,
                                 struct moe_error *err);
-/* Fewest devices (1, 2, 4, 8, ...) on which the setup fits; 0: none up to
- * `most`. */
+/* Fewest devices (1, 2, 4, 8, ... times what pp, tp and ep ask for) on which
+ * the setup fits; 0: none up to `most`. */
 MOE_API uint32_t moe_plan_devices(const moe_planner *p,
                                   const struct moe_plan_setup *s,
                                   uint32_t most);

@@ -151,6 +151,113 @@ config zero 's/"hidden_size": 7168/"hidden_size": 0/' deepseek-v3
 moe plan "$tmp/zero"
 refuses 5 'hidden_size' 'a size of zero'
 
+config shared '/"n_shared_experts"/d' deepseek-v3
+moe plan "$tmp/shared"
+refuses 5 'n_shared_experts' 'shared experts are not assumed away'
+config rank '/"q_lora_rank"/d' deepseek-v3
+moe plan "$tmp/rank"
+refuses 5 'q_lora_rank' 'nor a low-rank query'
+config width '/"head_dim"/d' gpt-oss-20b
+moe plan "$tmp/width"
+refuses 5 'head_dim' 'a head is not hidden / heads in every family'
+config method 's/"model_type"/"quantization_config": {"quant_method": "hqq"},\
+    &/; /"released_in"/d' mixtral-8x7b
+moe plan "$tmp/method"
+refuses 4 'name a format' 'weights stored in a way that cannot be told'
+moe plan "$tmp/method" --format int4
+status_is 0 'with a format they can be planned'
+
+moe plan mixtral-8x7b --hardware H100
+refuses 2 'h100-sxm' 'a name in capitals: what is meant'
+moe plan mixtral-8x7b --format experts=int4,experts=fp8
+refuses 2 'twice' 'a class of weights twice'
+moe plan mixtral-8x7b --format experts=int4,
+refuses 2 'CLASS=FORMAT' 'a comma and nothing after it'
+moe plan mixtral-8x7b --hardware h100-sxm --gpus 33 --pp 33
+refuses 2 '32 layers are not 33 stages' 'more stages than layers'
+moe plan mixtral-8x7b --hardware h100-sxm --pp 3 --json
+out_has '"pp":3' 'three stages: the count follows'
+moe plan llama-3-70b --hardware h100-sxm --gpus 2 --ep 2
+refuses 2 'no experts' 'experts of a dense model, dealt out'
+moe plan llama-3-70b --skew 1
+refuses 2 'no experts' 'their popularity'
+moe plan mixtral-8x7b --trace "$tmp/nowhere"
+refuses 1 'nowhere' 'a trace that is not there'
+moe plan mixtral-8x7b --gpus 2
+refuses 2 'no effect without --hardware' 'a count of nothing'
+moe plan mixtral-8x7b --hardware h100-sxm --dark
+refuses 2 'no effect without --svg' 'dark words'
+moe plan mixtral-8x7b --hardware h100-sxm --batches 1,2
+refuses 2 'no effect without --sweep' 'batches without a sweep'
+moe plan mixtral-8x7b --hardware h100-sxm --csv --json
+refuses 2 '--csv and --json' 'two kinds of output'
+moe plan mixtral-8x7b --hardware h100-sxm --compare --csv
+refuses 2 'no effect with --compare' 'a comparison as CSV'
+moe plan --models mixtral-8x7b
+refuses 2 'takes no model' 'a list of a model'
+moe plan mixtral-8x7b --hardware h100-sxm --sweep --batches 1,nan
+refuses 2 '--batches' 'NaN in a list'
+moe plan mixtral-8x7b --hardware h100-sxm --sweep --formats 'fp8;fp9'
+refuses 2 'fp9' 'a format in a list'
+moe plan mixtral-8x7b --hardware h100-sxm --sweep --counts 3
+refuses 2 '32 heads are not divided by tp 3' 'a sweep without one layout'
+for flag in gpus tp ep pp concurrency input output context utilization \
+    price api-price ttft tpot; do
+    bad=
+    for value in 0 -1 1e300 nan; do
+        moe plan mixtral-8x7b --hardware h100-sxm "--$flag" "$value"
+        [ $status = 2 ] && [ ! -s "$tmp/out" ] &&
+            [ "$(wc -l < "$tmp/err")" -eq 1 ] || bad="$bad '$value'"
+    done
+    is "$bad" '' "--$flag: zero, negative, huge, NaN are refused"
+done
+
+# --ttft and --tpot choose the count.
+moe plan mixtral-8x7b --hardware h100-sxm --concurrency 32 --tpot 15 --json
+out_has '"count":4' 'as many as it takes to be fast enough'
+moe plan mixtral-8x7b --hardware h100-sxm --gpus 2 --concurrency 32 --tpot 1
+out_has 'THAT IS SLOWER' 'a target that is missed is said'
+
+# Output that cannot be written.
+if [ -c /dev/full ]; then
+    for form in --models '' --csv --json --chart --compare '--svg cost'; do
+        model='mixtral-8x7b --hardware h100-sxm'
+        [ "$form" = --models ] && model=
+        # shellcheck disable=SC2086
+        "$run" plan $model $form > /dev/full 2> "$tmp/err" < /dev/null
+        status=$?
+        : > "$tmp/out"
+        refuses 1 'standard output' "a full disk: ${form:-the table}"
+    done
+fi
+
+# The machine itself: what was kept is used as long as it is one's own.
+kept=$tmp/.cache/moe-run/this.ini
+sed 's/^bandwidth_gbs.*/bandwidth_gbs = 77/' "$kept" > "$tmp/kept"
+cp "$tmp/kept" "$kept"
+moe plan mixtral-8x7b --hardware this --json
+out_has '"bandwidth":77000000000' 'the measurement that was kept is used'
+spoilt() { # NAME
+    moe plan mixtral-8x7b --hardware this --json
+    json_check "$tmp/out" "a measurement kept as $1"
+    out_lacks '"bandwidth":77000000000' '... is made again'
+    err_empty '... without a word'
+}
+sed 's/^text.*/text = another processor, 99 threads/' "$tmp/kept" > "$kept"
+spoilt 'that of another machine'
+sed 's/^bandwidth_gbs.*/bandwidth_gbs = nan/' "$tmp/kept" > "$kept"
+spoilt 'NaN'
+printf 'bandwidth_gbs = 77\n\001\377' > "$kept"
+spoilt 'garbage'
+: > "$kept"
+spoilt 'nothing'
+rm "$kept" && mkfifo "$kept"
+spoilt 'a pipe that nobody writes to'
+cp "$tmp/kept" "$kept"
+moe plan mixtral-8x7b --hardware this-anew --json
+out_lacks '"bandwidth":77000000000' 'measured again when asked to'
+out_has '"name":"this"' 'and under the same name'
+
 # A thousand points in well under the time of a breath.
 batches=$(i=1; while [ $i -le 50 ]; do printf '%d,' $i; i=$((i + 1)); done)
 moe plan qwen3-235b-a22b --hardware h200-sxm --csv --counts 1,2,4,8,16 \
