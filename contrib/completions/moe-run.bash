@@ -160,6 +160,10 @@ _moe_run()
         return ;;
     --embeddings)
         return ;;
+    --calibrate)
+        return ;;
+    --calibrate-tokens)
+        return ;;
     --log-level)
         COMPREPLY=($(compgen -W 'error warn info debug trace' -- "$cur"))
         return ;;
@@ -185,7 +189,8 @@ _moe_run()
     quantize)
         flags='--config --set -v --verbose -q --quiet -h --help -V --version
             -t --threads --budget --plugin-path --plugin --experts --shared
-            --attention --dense --router --embeddings --log-level'
+            --attention --dense --router --embeddings --calibrate
+            --calibrate-tokens --log-level'
         operands=d ;;
     perplexity)
         flags='-f --file --stride --windows --json --config --set -v --verbose
@@ -225,7 +230,8 @@ _moe_run()
             --plugin -n --max-tokens --temperature --top-k --top-p --min-p
             --repeat-penalty --presence-penalty --frequency-penalty -s --seed
             --stop --ignore-eos --experts --shared --attention --dense
-            --router --embeddings --log-level --template-helper'
+            --router --embeddings --calibrate --calibrate-tokens --log-level
+            --template-helper'
         operands='' ;;
     help)
         flags='--config --set -v --verbose -q --quiet -h --help -V --version'

@@ -3,7 +3,7 @@
 """What number formats cost in quality, ours beside others'.
 
     quality.py --build BUILD --ggml LIBRARY --text FILE [--model DIR]
-               [--tokens N] [--also NAME=FOLDER] [--update docs/quality.md]
+               [--tokens N] [--calibrate FILE] [--update docs/quality.md]
 
 First table: the model's matrices in each format, and the mean divergence
 KL(bf16 || format) of the predictions at every position of a held-out text.
@@ -15,9 +15,9 @@ Second table: relative error of random matrices.
 
 The text is cut at lines "<|endoftext|>", each document into windows of the
 model's context, and windows are taken evenly until there are N tokens.
---also adds a row for a folder that is quantized already (its experts), such
-as calibrate.py's.  --update replaces what stands between the page's two table
-marks.
+int4-g32 has a row for `--calibrate self`, too, and with --calibrate one for
+that text, which must not be the held-out one.  --update replaces what stands
+between the page's two table marks.
 """
 import argparse
 import json
@@ -160,20 +160,22 @@ def model_table(a, run, ggml, tmp, out):
         count = sum(source.raw[m + ".weight"].size for m in mods)
         plain = Score(run.engine(a.model), texts, ref)
         rows.append(("bf16", 16.0, plain, plain))
-        ready = [x.split("=", 1) for x in a.also] if len(flags) == 1 else []
-        for name, d in [(f, None) for f in a.formats] + ready:
-            made = d is None
-            if made:
-                d = os.path.join(tmp, "q")
-                run.quantize(a.model, d, [x for f in flags for x in (f, name)])
+        own_words = [("int4-g32, calibrated on its own words", "int4-g32",
+                      ["--calibrate", "self"])]
+        text_of = [("int4-g32, calibrated", "int4-g32",
+                    ["--calibrate", a.calibrate])] if a.calibrate else []
+        for name, form, more in ([(f, f, []) for f in a.formats] + text_of
+                                 + own_words):
+            d = os.path.join(tmp, "q")
+            run.quantize(a.model, d,
+                         [x for f in flags for x in (f, form)] + more)
             q = formats.Folder(d)
             own = Score(run.engine(d), texts, ref)
             alone = through(run, source, {m: q.decode(m) for m in mods}, tmp,
                             texts, ref)
             bits = 8 * sum(q.bytes(m) for m in mods) / count
             rows.append((name, bits, own, alone))
-            if made:
-                shutil.rmtree(d)
+            shutil.rmtree(d)
             print(what, name, own.mean(), alone.mean(), file=sys.stderr)
         for name, f in peers(ggml).items():
             made = {m: f(source.decode(m)) for m in mods}
@@ -292,8 +294,7 @@ def main():
     p.add_argument("--tokens", type=int, default=4096)
     p.add_argument("--context", type=int, default=512)
     p.add_argument("--formats", nargs="+", default=OURS, metavar="FORMAT")
-    p.add_argument("--also", action="append", default=[],
-                   metavar="NAME=FOLDER")
+    p.add_argument("--calibrate", metavar="FILE")
     p.add_argument("--update", metavar="PAGE")
     a = p.parse_args()
     run, ggml, out = Run(a.build), formats.Ggml(a.ggml), []

@@ -134,6 +134,13 @@ const struct moe_option_row moe_option_rows[] = {
       "Format of routers", "quantize", 0 },
     { "quant.embeddings", "string", "--embeddings", "MOE_EMBEDDINGS", "keep",
       "", "Format of the embedding and the output head", "quantize", 0 },
+    { "quant.calibrate", "string", "--calibrate", "MOE_CALIBRATE", "", "",
+      "Text that the model reads first, to round its weights by what they are "
+      "multiplied with: a file, or self: what the model writes",
+      "quantize", MOE_ROW_FILES },
+    { "quant.calibrate_tokens", "int", "--calibrate-tokens",
+      "MOE_CALIBRATE_TOKENS", "24576", "256..16777216",
+      "Tokens of that text, taken evenly from it", "quantize", 0 },
 
     { "log.level", "error|warn|info|debug|trace", "--log-level",
       "MOE_LOG_LEVEL", "warn", "", "How much is said on standard error",

@@ -4,7 +4,8 @@
  *
  * Owns the stream: rows of a matrix are read, decoded to f32, looked at and
  * encoded, and their planes written where the plan says.  Which matrix gets
- * what is plan.c's, the folder folder.c's.
+ * what is plan.c's, the folder folder.c's; what a text says about the inputs
+ * of a matrix is calibrate.c's, how that helps rounding feedback.c's.
  *
  * A format whose planes grow row by row is encoded in pieces of a few rows
  * on all threads; one with a number for the whole matrix (one scale a
@@ -12,7 +13,8 @@
  * depend on the number of threads or on the budget.
  */
 
-#include <convert/convert.h>
+#include <convert/calibrate.h>
+#include <convert/feedback.h>
 
 #include <checkpoint/json.h>
 #include <engine/engine.h>
@@ -24,7 +26,10 @@
 #include <string.h>
 
 #define PIECE_ROWS 128u        /* rows of one encode(), if they can be cut */
+#define FEED_ROWS  32u         /* the same where columns are done one by one */
 #define CHUNK_MAX  (16u << 20) /* bytes of f32 held at a time, if they can */
+#define FEED_CHUNK (2u << 20)
+#define FEED_PROBE 8u /* every so manieth piece is rounded to nearest, too */
 #define COPY_BYTES (4u << 20)
 
 struct buffer {
@@ -45,8 +50,14 @@ struct job {
     struct buffer           raw;   /* source planes, or rows of a plain one */
     struct buffer           rows;  /* f32 (chunk, k) */
     struct buffer           dst[MOE_PLANES_MAX];
+    struct buffer           h, u;  /* f64 (k, k), of calibrated matrices */
+    struct buffer           wide;  /* and what their pieces need besides */
+    struct moe_calibration *calibration; /* NULL: round to nearest */
+    uint64_t                budget; /* of the process */
     uint64_t                chunk_bytes;
     uint64_t                done, total;
+    uint64_t                calibrated; /* matrices */
+    double                  error; /* sum of theirs, over that of rounding */
     moe_progress_fn         fn;
     void                   *ctx;
 };
@@ -106,6 +117,9 @@ struct matrix {
     uint64_t  unit_bytes[MOE_PLANES_MAX]; /* of the result, for unit rows */
     int       resident; /* source planes are held whole */
     struct moe_tensor src; /* planes of the source, or of its chunk */
+    const double       *u; /* (k, k); NULL: round to nearest */
+    struct moe_feedback feedback; /* if there is u */
+    uint64_t            scratch;  /* bytes of a piece, beside its rows */
 };
 
 static moe_status
@@ -154,9 +168,13 @@ cut(const struct job *j, struct matrix *m)
     const struct moe_recode *r = m->r;
     const struct moe_format *f = r->to.format;
     struct moe_plane         planes[MOE_PLANES_MAX];
-    uint64_t                 unit = PIECE_ROWS, row = r->src.k * 4;
+    uint64_t                 unit = m->u != NULL ? FEED_ROWS : PIECE_ROWS;
+    uint64_t                 row = r->src.k * 4;
+    uint64_t                 most = m->u != NULL ? FEED_CHUNK : CHUNK_MAX;
     uint32_t                 i;
 
+    if (most > j->chunk_bytes)
+        most = j->chunk_bytes;
     if (f->scheme.block_n > 1)
         unit = (unit + f->scheme.block_n - 1) / f->scheme.block_n
                * f->scheme.block_n;
@@ -165,9 +183,7 @@ cut(const struct job *j, struct matrix *m)
     if (!can_cut(r, unit))
         unit = r->src.n;
     m->unit = unit;
-    m->chunk = row * unit > j->chunk_bytes ? unit
-                                           : j->chunk_bytes / (row * unit)
-                                                 * unit;
+    m->chunk = row * unit > most ? unit : most / (row * unit) * unit;
     if (m->chunk > r->src.n)
         m->chunk = r->src.n;
     memset(planes, 0, sizeof(planes));
@@ -185,7 +201,56 @@ struct pieces {
     uint32_t         failed; /* lowest piece that did; UINT32_MAX: none */
     moe_status       status;
     struct moe_error err;
+    double          *error;  /* (pieces, 2) of probes: so, and to nearest */
 };
+
+/* Bytes of `wide` for a piece: rows as f64, rows as f32, scratch. */
+static uint64_t
+wide_bytes(const struct matrix *m)
+{
+    return m->unit * m->r->src.k * 12 + m->scratch;
+}
+
+/* Rows that make up for their rounding; of a probe also how far plain
+ * rounding is off. */
+static moe_status
+feed_piece(struct pieces *p, uint32_t index, const float *x, uint64_t rows,
+           const struct moe_tensor *dst, struct moe_error *err)
+{
+    const struct matrix     *m = p->m;
+    const struct moe_recode *r = m->r;
+    uint64_t                 n = rows * r->src.k, i;
+    uint8_t                 *mem = (uint8_t *) p->j->wide.p
+                                   + index * wide_bytes(m);
+    double                  *w = (double *) (void *) mem;
+    float                   *near = (float *) (void *) (mem + m->unit
+                                                              * r->src.k * 8);
+    uint64_t                 row = p->row0 + index * m->unit;
+    int                      probe = row / m->unit % FEED_PROBE == 0;
+    double                   error = 0, plain = 0;
+    moe_status               st = MOE_OK;
+
+    if (probe) {
+        st = r->to.ops->encode(r->to.self, r->to.format, x, r->src.k, NULL,
+                               dst, err);
+        if (st == MOE_OK)
+            st = r->to.ops->decode(r->to.self, r->to.format, dst, 0, rows,
+                                   MOE_F32, near, r->src.k);
+        for (i = 0; i < n && st == MOE_OK; i++)
+            w[i] = (double) x[i] - near[i];
+        if (st == MOE_OK)
+            plain = moe_feedback_error(m->u, w, rows, r->src.k);
+    }
+    for (i = 0; i < n; i++)
+        w[i] = x[i];
+    if (st == MOE_OK)
+        st = moe_feedback_encode(&m->feedback, m->u, w, rows,
+                                 mem + m->unit * r->src.k * 12, dst, &error,
+                                 err);
+    p->error[2 * index] = probe ? error : 0;
+    p->error[2 * index + 1] = plain;
+    return st;
+}
 
 static moe_status
 look_at(struct pieces *p, const float *x, uint64_t row, uint64_t rows,
@@ -248,7 +313,9 @@ piece(void *arg, uint32_t index)
             dst.len[i] = planes[i].bytes;
         }
     }
-    if (status == MOE_OK)
+    if (status == MOE_OK && m->u != NULL)
+        status = feed_piece(p, index, x, rows, &dst, &err);
+    else if (status == MOE_OK)
         status = r->to.ops->encode(r->to.self, r->to.format, x, k, NULL, &dst,
                                    &err);
     /* what no reader would take must not be written */
@@ -267,9 +334,10 @@ piece(void *arg, uint32_t index)
 
 static moe_status
 encode_chunk(struct job *j, struct matrix *m, uint64_t row0, uint64_t rows,
-             struct moe_error *err)
+             double error[2], struct moe_error *err)
 {
     struct pieces p;
+    uint64_t      n = (rows + m->unit - 1) / m->unit, i;
 
     memset(&p, 0, sizeof(p));
     p.j = j;
@@ -277,10 +345,15 @@ encode_chunk(struct job *j, struct matrix *m, uint64_t row0, uint64_t rows,
     p.row0 = row0;
     p.rows = rows;
     p.failed = UINT32_MAX;
+    if (m->u != NULL)
+        p.error = (double *) (void *) ((char *) j->wide.p
+                                       + (m->chunk + m->unit - 1) / m->unit
+                                             * wide_bytes(m));
     pthread_mutex_init(&p.lock, NULL);
-    moe_pool_run(j->services.pool,
-                 (uint32_t) ((rows + m->unit - 1) / m->unit), piece, &p);
+    moe_pool_run(j->services.pool, (uint32_t) n, piece, &p);
     pthread_mutex_destroy(&p.lock);
+    for (i = 0; i < 2 * n && m->u != NULL; i++)
+        error[i % 2] += p.error[i];
     if (p.failed == UINT32_MAX)
         return MOE_OK;
     if (strstr(p.err.text, "tensor \"") != NULL)
@@ -327,21 +400,33 @@ hold_source(struct job *j, struct matrix *m, struct moe_error *err)
     return MOE_OK;
 }
 
+/* u: (k, k) of moe_gram_factor, NULL: round to nearest. */
 static moe_status
-encode_matrix(struct job *j, const struct moe_recode *r,
+encode_matrix(struct job *j, const struct moe_recode *r, const double *u,
               struct moe_error *err)
 {
     struct matrix            m;
     const struct moe_weight *s = &r->src;
     struct moe_plane         planes[MOE_PLANES_MAX];
     uint64_t                 at[MOE_PLANES_MAX] = { 0 }, row, source_row;
+    double                   error[2] = { 0, 0 };
     uint32_t                 i;
     moe_status               status;
 
     memset(&m, 0, sizeof(m));
     m.r = r;
     moe_recode_module(&j->plan, r, m.module, sizeof(m.module));
+    if (u != NULL
+        && moe_feedback_open(&r->to, s->k, r->scale_dtype, &m.feedback))
+        m.u = u;
     cut(j, &m);
+    if (m.u != NULL) {
+        m.scratch = moe_feedback_scratch(&m.feedback, m.unit);
+        if (m.scratch == 0) {
+            m.u = NULL;
+            cut(j, &m);
+        }
+    }
     m.src.struct_size = sizeof(m.src);
     m.src.scale_dtype = s->scale_dtype;
     m.src.n = s->n;
@@ -349,6 +434,9 @@ encode_matrix(struct job *j, const struct moe_recode *r,
     source_row = s->plane[MOE_PLANE_ELEM]->bytes / s->n;
 
     status = need(j, &j->rows, m.chunk * s->k * 4, err);
+    if (status == MOE_OK && m.u != NULL)
+        status = need(j, &j->wide, ((m.chunk + m.unit - 1) / m.unit)
+                                       * (wide_bytes(&m) + 16), err);
     if (status == MOE_OK && s->ref.format->scheme.storage != NULL)
         status = hold_source(j, &m, err);
     else if (status == MOE_OK)
@@ -369,7 +457,7 @@ encode_matrix(struct job *j, const struct moe_recode *r,
             m.src.n = rows;
         }
         if (status == MOE_OK)
-            status = encode_chunk(j, &m, row, rows, err);
+            status = encode_chunk(j, &m, row, rows, error, err);
         if (status == MOE_OK)
             status = plane_bytes(r, rows, planes);
         for (i = 0; i < r->n_planes && status == MOE_OK; i++) {
@@ -379,6 +467,10 @@ encode_matrix(struct job *j, const struct moe_recode *r,
         }
         if (status == MOE_OK)
             status = report(j, rows * s->bytes / s->n, m.module, err);
+    }
+    if (m.u != NULL) {
+        j->calibrated++;
+        j->error += error[1] > 0 ? error[0] / error[1] : 1;
     }
     return status;
 }
@@ -404,7 +496,8 @@ copy_bytes(struct job *j, const struct moe_tensor_info *t, size_t out,
 }
 
 static moe_status
-write_matrix(struct job *j, const struct moe_recode *r, struct moe_error *err)
+write_matrix(struct job *j, const struct moe_recode *r, const double *u,
+             struct moe_error *err)
 {
     uint32_t   i;
     moe_status status = MOE_OK;
@@ -421,7 +514,7 @@ write_matrix(struct job *j, const struct moe_recode *r, struct moe_error *err)
     if (status != MOE_OK)
         return status;
     if (r->what == MOE_RECODE_ENCODE)
-        return encode_matrix(j, r, err);
+        return encode_matrix(j, r, u, err);
     for (i = 0; i < r->n_planes && status == MOE_OK; i++)
         status = copy_bytes(j, r->src.plane[i], r->out[i], err);
     return status;
@@ -433,8 +526,6 @@ write_tensors(struct job *j, struct moe_error *err)
     size_t     i, n = moe_checkpoint_count(j->c);
     moe_status status = MOE_OK;
 
-    for (i = 0; i < n; i++)
-        j->total += moe_checkpoint_at(j->c, i)->bytes;
     for (i = 0; i < n && status == MOE_OK; i++) {
         const struct moe_tensor_info *t = moe_checkpoint_at(j->c, i);
         const struct moe_recode      *r;
@@ -444,10 +535,117 @@ write_tensors(struct job *j, struct moe_error *err)
             continue;
         }
         r = &j->plan.at[j->plan.owner[i] - 1];
+        if (j->calibration != NULL && r->what == MOE_RECODE_ENCODE
+            && moe_input_of(r->tensor) != MOE_INPUT_NONE)
+            continue;
         if (r->src.plane[MOE_PLANE_ELEM] == t)
-            status = write_matrix(j, r, err);
+            status = write_matrix(j, r, NULL, err);
     }
     return status;
+}
+
+/* ---------------------------------------------------------- calibration -- */
+
+/* The matrices of a layer that are fed so, by expert; one H serves all that
+ * are fed alike. */
+static moe_status
+write_fed(struct job *j, uint32_t layer, uint32_t feed, struct moe_error *err)
+{
+    uint64_t   have = 0; /* k that u is for; experts begin anew */
+    size_t     i;
+    moe_status st = MOE_OK;
+
+    for (i = 0; i < j->plan.n && st == MOE_OK; i++) {
+        const struct moe_recode *r = &j->plan.at[i];
+        uint64_t                 k = r->src.k;
+
+        if (r->layer != layer || r->what != MOE_RECODE_ENCODE
+            || moe_input_of(r->tensor) != feed)
+            continue;
+        if (have != k || feed == MOE_INPUT_DOWN) {
+            st = need(j, &j->h, k * k * 8, err);
+            if (st == MOE_OK)
+                st = need(j, &j->u, k * k * 8, err);
+            if (st == MOE_OK)
+                st = moe_calibration_gram(j->calibration, layer, feed,
+                                          r->expert, (uint32_t) k, j->h.p,
+                                          err);
+            if (st == MOE_OK) {
+                st = moe_gram_factor(j->services.pool, MOE_CALIBRATE_DAMP,
+                                     (uint32_t) k, j->h.p, j->u.p);
+                if (st != MOE_OK)
+                    (void) moe_fail(err, st, 0,
+                                    "calibration: layer %u computes numbers "
+                                    "that are not finite", layer);
+            }
+            have = k;
+        }
+        if (st == MOE_OK)
+            st = write_matrix(j, r, j->u.p, err);
+    }
+    return st;
+}
+
+static moe_status
+write_calibrated(struct job *j, struct moe_error *err)
+{
+    uint32_t   first, count, l, feed;
+    moe_status st = MOE_OK;
+
+    for (first = 0; first < j->a.n_layers && st == MOE_OK; first += count) {
+        st = moe_calibration_read(j->calibration, first, &count, err);
+        for (l = first; st == MOE_OK && l < first + count; l++)
+            for (feed = 1; st == MOE_OK && feed < MOE_INPUTS; feed++)
+                st = write_fed(j, l, feed, err);
+    }
+    return st;
+}
+
+static moe_status
+watch(void *ctx, const char *what, struct moe_error *err)
+{
+    return report(ctx, 0, what, err);
+}
+
+static moe_status
+open_calibration(struct job *j, const char *in, struct moe_error *err)
+{
+    struct moe_calibration_setup s = { &j->services, &j->plan, j->registry,
+                                       in, j->budget, 0, watch, j };
+    size_t                       i;
+    uint64_t                     most = 0;
+    int                          any = 0;
+
+    if (moe_option_text(j->o, "quant.calibrate")[0] == '\0')
+        return MOE_OK;
+    for (i = 0; i < j->plan.n; i++) {
+        const struct moe_recode *r = &j->plan.at[i];
+        struct moe_feedback      f;
+        struct matrix            m;
+        uint64_t                 bytes;
+
+        if (r->what != MOE_RECODE_ENCODE)
+            continue;
+        memset(&m, 0, sizeof(m));
+        m.r = r;
+        if (moe_input_of(r->tensor) != MOE_INPUT_NONE
+            && moe_feedback_open(&r->to, r->src.k, r->scale_dtype, &f)) {
+            static const double some = 1;
+
+            any = 1;
+            m.u = &some; /* for the size of its pieces */
+        }
+        cut(j, &m);
+        /* f32, its source, its result; f64, f32 and a scratch like both */
+        bytes = m.chunk * r->src.k * (m.u != NULL ? 32 : 12) + r->src.bytes;
+        most = bytes > most ? bytes : most;
+    }
+    if (!any)
+        return moe_fail(err, MOE_E_INVAL, 0,
+                        "quant.calibrate has no effect: no matrix of a layer "
+                        "gets a format that rounding can be calibrated for");
+    s.spare = most + COPY_BYTES + (1u << 20);
+    return moe_calibration_open(&s, &j->calibration, err);
 }
 
 /* ----------------------------------------------------------------- main -- */
@@ -488,6 +686,7 @@ open_job(struct job *j, const char *in, struct moe_error *err)
         asked = (uint64_t) ((double) moe_limits_budget(&m, 0, &why) * percent
                             / 100.0);
     budget = moe_limits_budget(&m, asked, &why);
+    j->budget = budget;
     budget = budget > m.rss ? budget - m.rss : 0;
     /* f32 rows, their source and their result: below half of what there is */
     j->chunk_bytes = budget / 4 < CHUNK_MAX ? budget / 4 : CHUNK_MAX;
@@ -502,8 +701,12 @@ close_job(struct job *j)
     if (j->services.ledger != NULL) {
         drop(j, &j->raw);
         drop(j, &j->rows);
+        drop(j, &j->h);
+        drop(j, &j->u);
+        drop(j, &j->wide);
         for (i = 0; i < MOE_PLANES_MAX; i++)
             drop(j, &j->dst[i]);
+        moe_calibration_close(j->calibration);
     }
     moe_writer_close(j->w);
     moe_folder_abandon(&j->folder);
@@ -547,11 +750,33 @@ write_config(struct job *j, struct moe_error *err)
     return status;
 }
 
+static void
+tell(const struct job *j, struct moe_quantize_info *info)
+{
+    struct moe_quantize_info i;
+    uint32_t                 size = info->struct_size;
+
+    memset(&i, 0, sizeof(i));
+    i.source_bytes = j->total;
+    i.matrices = j->plan.encoded;
+    i.calibrated = j->calibrated;
+    if (j->calibration != NULL)
+        moe_calibration_count(j->calibration, &i.tokens, &i.expert_least,
+                              &i.expert_most, &i.expert_few);
+    i.few = MOE_CALIBRATE_FEW;
+    if (j->calibrated != 0)
+        i.error = j->error / (double) j->calibrated;
+    i.struct_size = size;
+    memcpy(info, &i, size < sizeof(i) ? size : sizeof(i));
+}
+
 MOE_API moe_status
 moe_quantize(const moe_options *o, const char *in, const char *out,
-             moe_progress_fn fn, void *ctx, struct moe_error *err)
+             moe_progress_fn fn, void *ctx, struct moe_quantize_info *info,
+             struct moe_error *err)
 {
     struct job j;
+    size_t     i;
     moe_status status;
 
     memset(&j, 0, sizeof(j));
@@ -575,12 +800,18 @@ moe_quantize(const moe_options *o, const char *in, const char *out,
                                       + moe_folder_small_bytes(in)
                                       + (1u << 20), err);
     }
+    for (i = 0; status == MOE_OK && i < moe_checkpoint_count(j.c); i++)
+        j.total += moe_checkpoint_at(j.c, i)->bytes;
+    if (status == MOE_OK)
+        status = open_calibration(&j, in, err);
     if (status == MOE_OK)
         status = moe_writer_begin(j.w, j.folder.partial, err);
     if (status == MOE_OK)
         status = report(&j, 0, "", err);
     if (status == MOE_OK)
         status = write_tensors(&j, err);
+    if (status == MOE_OK && j.calibration != NULL)
+        status = write_calibrated(&j, err);
     if (status == MOE_OK)
         status = moe_writer_finish(j.w, err);
     if (status == MOE_OK)
@@ -589,6 +820,8 @@ moe_quantize(const moe_options *o, const char *in, const char *out,
         status = moe_folder_copy_small(in, &j.folder, err);
     if (status == MOE_OK)
         status = moe_folder_commit(&j.folder, err);
+    if (status == MOE_OK && info != NULL)
+        tell(&j, info);
     close_job(&j);
     return status;
 }

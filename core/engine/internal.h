@@ -107,6 +107,7 @@ struct moe_runner {
     struct moe_load          load;
     uint64_t                 loads, bytes_read;
     struct moe_runner_probe *probe; /* NULL: nobody measures */
+    const struct moe_runner_tap *tap; /* NULL: nobody looks */
 };
 
 /* groups.c */

@@ -131,6 +131,12 @@ moe_runner_probe(struct moe_runner *r, struct moe_runner_probe *p)
     r->probe = p;
 }
 
+void
+moe_runner_tap(struct moe_runner *r, const struct moe_runner_tap *t)
+{
+    r->tap = t;
+}
+
 const char *
 moe_runner_at_name(uint32_t at)
 {

@@ -96,6 +96,25 @@ struct moe_runner_probe {
     double   ops[MOE_AT_COUNT];
 };
 
+/*
+ * Someone who wants to see what goes into the weights.  For each layer and
+ * kind, `place` says where `rows` rows go, or NULL; they are there when the
+ * step ends.
+ */
+enum moe_tap_what {
+    MOE_TAP_QKV,     /* f32 (rows, hidden), normed */
+    MOE_TAP_OUT,     /* f32 (rows, heads * v_dim) */
+    MOE_TAP_FFN,     /* f32 (rows, hidden), normed */
+    MOE_TAP_IDS,     /* u32 (rows, top_k): experts; of MoE layers */
+    MOE_TAP_WEIGHTS  /* f32 (rows, top_k) */
+};
+
+struct moe_runner_tap {
+    void *(*place)(void *ctx, uint32_t layer, enum moe_tap_what what,
+                   uint32_t rows);
+    void *ctx;
+};
+
 moe_status moe_runner_open(const struct moe_runner_setup *setup,
                            struct moe_runner **out, struct moe_error *err);
 void       moe_runner_close(struct moe_runner *r);
@@ -114,6 +133,9 @@ moe_status moe_runner_load(struct moe_runner *r, int (*canceled)(void *ctx),
                            void *ctx, struct moe_error *err);
 moe_status moe_runner_step(struct moe_runner *r, const struct moe_batch *b,
                            struct moe_error *err);
+
+/* From the next step on; NULL: no more. */
+void moe_runner_tap(struct moe_runner *r, const struct moe_runner_tap *t);
 
 /* Counts into *p from the next step on; NULL: no more. */
 void        moe_runner_probe(struct moe_runner *r, struct moe_runner_probe *p);

@@ -91,6 +91,26 @@ moe_launch(struct moe_runner *r, enum moe_runner_at at,
     return st;
 }
 
+/* `row` bytes of each row from `off` on, for whoever has a tap there. */
+static moe_status
+moe_step_tap(struct moe_runner *r, uint32_t l, enum moe_tap_what what,
+             uint32_t rows, uint64_t off, uint64_t row, struct moe_error *err)
+{
+    moe_status st;
+    void      *to;
+
+    if (r->tap == NULL)
+        return MOE_OK;
+    to = r->tap->place(r->tap->ctx, l, what, rows);
+    if (to == NULL)
+        return MOE_OK;
+    st = r->s.ops->download(r->stream, to, moe_act_buf(r, off), rows * row);
+    if (st != MOE_OK)
+        (void) moe_fail(err, st, 0, "%s: reading the inputs of layer %u "
+                                    "failed", r->s.backend, l);
+    return st;
+}
+
 /* y = norm(x) over rows of `hidden`. */
 static moe_status
 moe_step_norm(struct moe_runner *r, uint32_t rows, uint64_t x, uint64_t w,
@@ -251,6 +271,9 @@ moe_step_attention(struct moe_runner *r, uint32_t l, const struct moe_batch *b,
     att.work = moe_act_buf(r, m->work);
     moe_probe_cache(r, b, a->layers[l].window);
     st = moe_launch(r, MOE_AT_ATTENTION, &att.op, err);
+    if (st == MOE_OK)
+        st = moe_step_tap(r, l, MOE_TAP_OUT, b->rows, m->att, att.ldy * 4,
+                          err);
     if (st == MOE_OK)
         st = moe_step_gemm(r, MOE_AT_OUT, &y->o, b->rows, m->att, att.ldy,
                            y->o_bias, MOE_GEMM_ACCUMULATE, m->x, a->hidden,
@@ -425,6 +448,12 @@ moe_step_moe(struct moe_runner *r, uint32_t l, uint32_t rows,
     route.offsets = moe_act_buf(r, m->offsets + y->moe * off_bytes);
     route.perm = moe_act_buf(r, m->perm);
     st = moe_launch(r, MOE_AT_ROUTE, &route.op, err);
+    if (st == MOE_OK)
+        st = moe_step_tap(r, l, MOE_TAP_IDS, rows, m->ids, a->top_k * 4u,
+                          err);
+    if (st == MOE_OK)
+        st = moe_step_tap(r, l, MOE_TAP_WEIGHTS, rows, m->weights,
+                          a->top_k * 4u, err);
     if (st != MOE_OK)
         return st;
 
@@ -608,10 +637,16 @@ moe_runner_step(struct moe_runner *r, const struct moe_batch *b,
             return moe_fail(err, MOE_E_CANCELED, 0, "interrupted");
         st = moe_step_norm(r, b->rows, r->map.x, y->attn_norm, r->map.xn, err);
         if (st == MOE_OK)
+            st = moe_step_tap(r, l, MOE_TAP_QKV, b->rows, r->map.xn,
+                              a->hidden * 4u, err);
+        if (st == MOE_OK)
             st = moe_step_attention(r, l, b, max_context, err);
         if (st == MOE_OK)
             st = moe_step_norm(r, b->rows, r->map.x, y->ffn_norm, r->map.xn,
                                err);
+        if (st == MOE_OK)
+            st = moe_step_tap(r, l, MOE_TAP_FFN, b->rows, r->map.xn,
+                              a->hidden * 4u, err);
         if (st != MOE_OK)
             break;
         if (a->layers[l].ffn == MOE_FFN_DENSE)

@@ -403,11 +403,33 @@ MOE_API moe_status moe_inspect(const moe_options *o, const char *path,
 /* done and total in bytes of the source; nonzero return cancels. */
 typedef int (*moe_progress_fn)(void *ctx, uint64_t done, uint64_t total,
                                const char *what);
+/* What moe_quantize did. */
+struct moe_quantize_info {
+    uint32_t struct_size;
+    uint32_t few;          /* tokens: an expert that saw fewer had help from
+                              its layer's mean                              */
+    uint64_t source_bytes; /* weights read                                  */
+    uint64_t matrices;     /* written in a new format                       */
+    uint64_t calibrated;   /* of them with quant.calibrate; 0: not asked for */
+    uint64_t tokens;       /* that were read for it                         */
+    uint64_t expert_least, expert_most; /* tokens that an expert saw; 0 if
+                                           none was calibrated              */
+    uint64_t expert_few;   /* experts that saw less than `few`              */
+    double   error;        /* mean over calibrated matrices of the squared
+                              error of their outputs, over that of rounding
+                              to nearest                                    */
+};
+MOE_NO_TAIL(moe_quantize_info, error);
+
 /* Writes checkpoint `in` to the new folder `out` in the formats of quant.*;
- * `out` appears whole or not at all. */
+ * `out` appears whole or not at all.  With quant.calibrate the model reads a
+ * text first, on the best backend, and columns make up for the rounding of
+ * those before them.  The bytes do not depend on threads or budget.  info:
+ * may be NULL. */
 MOE_API moe_status moe_quantize(const moe_options *o, const char *in,
                                 const char *out, moe_progress_fn fn,
-                                void *ctx, struct moe_error *err);
+                                void *ctx, struct moe_quantize_info *info,
+                                struct moe_error *err);
 /* The folder of the model that ships with the library; MOE_E_NOT_FOUND with
  * the places looked at. */
 MOE_API moe_status moe_default_model(const moe_options *o, char *buf,

@@ -487,6 +487,17 @@ static const struct layout layout[] = {
     FIELD(moe_bench_op, seconds, 24, 8),
     FIELD(moe_bench_op, bytes, 32, 8),
     FIELD(moe_bench_op, ops, 40, 8),
+    SIZE(moe_quantize_info, 72),
+    FIELD(moe_quantize_info, struct_size, 0, 4),
+    FIELD(moe_quantize_info, few, 4, 4),
+    FIELD(moe_quantize_info, source_bytes, 8, 8),
+    FIELD(moe_quantize_info, matrices, 16, 8),
+    FIELD(moe_quantize_info, calibrated, 24, 8),
+    FIELD(moe_quantize_info, tokens, 32, 8),
+    FIELD(moe_quantize_info, expert_least, 40, 8),
+    FIELD(moe_quantize_info, expert_most, 48, 8),
+    FIELD(moe_quantize_info, expert_few, 56, 8),
+    FIELD(moe_quantize_info, error, 64, 8),
 };
 
 static const struct constant constants[] = {

@@ -93,6 +93,9 @@ ok $? 'an unknown format'
 moe quantize "$tmp/no-such-model" "$tmp/out-dir"
 [ "$status" -ne 0 ] && [ ! -e "$tmp/out-dir" ]
 ok $? 'quantizing nothing leaves nothing behind'
+moe quantize "$model" "$tmp/out-dir" --experts fp8-e4m3-channel \
+    --calibrate /dev/null
+refuses 2 'a file of text is needed' 'calibration with no text'
 moe perplexity -m "$model" -f /dev/null
 refuses 2 'at least 2' 'a text without tokens'
 

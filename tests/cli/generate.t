@@ -176,5 +176,12 @@ status_is 0 '... and what it wrote runs'
 moe quantize "$model" "$tmp/quantized" --experts fp8-e4m3-channel
 [ "$status" -ne 0 ] && [ "$(wc -l < "$tmp/err")" -eq 1 ]
 ok $? '... and is not overwritten'
+moe quantize "$model" "$tmp/calibrated" --experts fp8-e4m3-channel \
+    --calibrate self --calibrate-tokens 300
+status_is 0 'quantize --calibrate succeeds'
+err_has 'calibrated: ' '... tells how the outputs are off'
+err_has 'an expert saw ' '... and what the experts got to see'
+moe -m "$tmp/calibrated" -p 'The man' -n 4 -q
+status_is 0 '... and what it wrote runs'
 
 finish

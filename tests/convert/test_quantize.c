@@ -62,7 +62,7 @@ quantize(const char *in, const char *out, const char *const *set,
     memset(&err, 0, sizeof(err));
     err.struct_size = sizeof(err);
     last_warning[0] = '\0';
-    st = moe_quantize(o, in, out, fn, ctx, &err);
+    st = moe_quantize(o, in, out, fn, ctx, NULL, &err);
     moe_options_free(o);
     return st;
 }

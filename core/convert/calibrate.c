@@ -1,0 +1,776 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * calibrate.c - the model reads, and what enters its matrices is kept.
+ *
+ * Owns the engine that reads, the rows and the division of the budget
+ * between the two.  Rows are kept rather than moments: an expert's moments
+ * take width squared, and there may be hundreds of experts in a layer.  What
+ * goes into a down projection is not taken from the backend, which fuses it
+ * away, but computed here from gate and up.  The text is text.c's.
+ */
+
+#include <convert/calibrate.h>
+#include <convert/calibrate_text.h>
+#include <convert/feedback.h>
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ROWS_AT_ONCE 256u  /* of a down projection's input */
+#define ROWS_TASK    8u
+#define PRIOR_ROWS   4096u /* of the text, for the mean over experts */
+
+/* What is kept of a layer, (tokens, ..) each; NULL: not wanted. */
+struct kept {
+    float    *qkv, *out, *ffn;
+    uint32_t *ids;
+    float    *weights;
+};
+
+struct moe_calibration {
+    struct moe_calibration_setup s;
+    const struct moe_arch       *a;
+    moe_engine                  *engine;
+    struct moe_runner_tap        tap;
+    struct moe_text_windows      text;
+
+    uint32_t *wants;      /* (n_layers) 1 << MOE_INPUT_* */
+    uint64_t  work_bytes; /* besides the rows */
+    uint64_t  room;       /* bytes for rows */
+    uint64_t *counts;     /* (n_layers, n_experts) tokens */
+
+    uint32_t     first, count; /* layers whose rows are kept */
+    struct kept *kept;         /* (count) */
+    void        *rows;         /* all of it */
+    uint64_t     rows_bytes;
+    moe_grant   *rows_grant;
+    uint64_t     at;           /* rows of the text that were read */
+    uint32_t     step_rows;
+
+    /* of a down projection */
+    void      *work;
+    moe_grant *work_grant;
+    uint32_t   prior_layer; /* whose mean is in prior; UINT32_MAX: none's */
+    uint32_t  *list;        /* (tokens) rows of an expert */
+    float     *list_w;      /* (tokens) */
+    float     *plain, *gate, *up, *x, *g, *u; /* see lay_work */
+    float     *gate_bias, *up_bias;
+    double    *prior;
+    uint8_t   *raw;
+};
+
+uint32_t
+moe_input_of(uint32_t tensor)
+{
+    switch (tensor) {
+    case MOE_T_Q:
+    case MOE_T_K:
+    case MOE_T_V:
+        return MOE_INPUT_QKV;
+    case MOE_T_O:
+        return MOE_INPUT_OUT;
+    case MOE_T_GATE:
+    case MOE_T_UP:
+    case MOE_T_ROUTER:
+    case MOE_T_EXPERT_GATE:
+    case MOE_T_EXPERT_UP:
+    case MOE_T_SHARED_GATE:
+    case MOE_T_SHARED_UP:
+    case MOE_T_SHARED_SCALE:
+        return MOE_INPUT_FFN;
+    case MOE_T_EXPERT_DOWN:
+        return MOE_INPUT_DOWN;
+    case MOE_T_SHARED_DOWN:
+        return MOE_INPUT_SHARED_DOWN;
+    case MOE_T_DOWN:
+        return MOE_INPUT_DENSE_DOWN;
+    default:
+        return MOE_INPUT_NONE;
+    }
+}
+
+/* --------------------------------------------------------------- memory -- */
+
+static int
+wants(const struct moe_calibration *c, uint32_t layer, uint32_t feed)
+{
+    return c->wants[layer] >> feed & 1;
+}
+
+static int
+wants_ffn(const struct moe_calibration *c, uint32_t layer)
+{
+    return wants(c, layer, MOE_INPUT_FFN) || wants(c, layer, MOE_INPUT_DOWN)
+           || wants(c, layer, MOE_INPUT_SHARED_DOWN)
+           || wants(c, layer, MOE_INPUT_DENSE_DOWN);
+}
+
+static uint64_t
+pad(uint64_t bytes)
+{
+    return (bytes + 63) / 64 * 64;
+}
+
+/* Bytes that a layer's rows take; their places in *k if base is not NULL. */
+static uint64_t
+lay_rows(const struct moe_calibration *c, uint32_t layer, uint64_t tokens,
+         uint8_t *base, struct kept *k)
+{
+    const struct moe_arch *a = c->a;
+    uint64_t               at = 0;
+    int                    down = wants(c, layer, MOE_INPUT_DOWN);
+
+#define TAKE(wanted, field, n)                                                \
+    if (wanted) {                                                             \
+        if (base != NULL)                                                     \
+            k->field = (void *) (base + at);                                  \
+        at += pad(tokens * (n) * 4);                                          \
+    }
+    TAKE(wants(c, layer, MOE_INPUT_QKV), qkv, a->hidden)
+    TAKE(wants(c, layer, MOE_INPUT_OUT), out, (uint64_t) a->heads * a->v_dim)
+    TAKE(wants_ffn(c, layer), ffn, a->hidden)
+    TAKE(down, ids, a->top_k)
+    TAKE(down && a->input_scaled, weights, a->top_k)
+#undef TAKE
+    return at;
+}
+
+/* The largest of what is needed for a down projection's input. */
+struct sizes {
+    uint64_t f, matrix, raw, k;
+    int      any, expert;
+};
+
+static void
+measure(const struct moe_calibration *c, struct sizes *z)
+{
+    const struct moe_recode_plan *p = c->s.plan;
+    size_t                        i;
+
+    memset(z, 0, sizeof(*z));
+    for (i = 0; i < p->n; i++) {
+        const struct moe_recode *r = &p->at[i];
+        uint32_t                 feed = moe_input_of(r->tensor);
+
+        if (feed != MOE_INPUT_NONE && r->what == MOE_RECODE_ENCODE
+            && r->src.k > z->k)
+            z->k = r->src.k;
+        if (r->tensor == MOE_T_EXPERT_GATE || r->tensor == MOE_T_SHARED_GATE
+            || r->tensor == MOE_T_GATE || r->tensor == MOE_T_EXPERT_UP
+            || r->tensor == MOE_T_SHARED_UP || r->tensor == MOE_T_UP) {
+            if (r->src.n * r->src.k > z->matrix)
+                z->matrix = r->src.n * r->src.k;
+            if (r->src.n > z->f)
+                z->f = r->src.n;
+            if (r->src.bytes > z->raw)
+                z->raw = r->src.bytes;
+        }
+        if (r->what != MOE_RECODE_ENCODE || feed < MOE_INPUT_DOWN)
+            continue;
+        z->any = 1;
+        z->expert |= feed == MOE_INPUT_DOWN;
+    }
+}
+
+static uint64_t
+lay_work(struct moe_calibration *c, uint64_t tokens, uint8_t *base)
+{
+    struct sizes z;
+    uint64_t     at = 0, h = c->a->hidden, f;
+
+    measure(c, &z);
+    if (!z.any)
+        return 0;
+    f = z.f;
+#define TAKE(field, bytes)                                                    \
+    if (base != NULL)                                                         \
+        c->field = (void *) (base + at);                                      \
+    at += pad(bytes);
+    TAKE(prior, z.expert ? (uint64_t) c->a->expert_width
+                               * c->a->expert_width * 8 : 0)
+    TAKE(list, tokens * 4)
+    TAKE(list_w, tokens * 4)
+    TAKE(plain, z.matrix * 4) /* (f, h) as decoded */
+    TAKE(gate, z.matrix * 4)  /* (h, f) */
+    TAKE(up, z.matrix * 4)
+    TAKE(x, ROWS_AT_ONCE * h * 4)
+    TAKE(g, ROWS_AT_ONCE * f * 4)
+    TAKE(u, ROWS_AT_ONCE * f * 4)
+    TAKE(gate_bias, f * 4)
+    TAKE(up_bias, f * 4)
+    TAKE(raw, z.raw + 64 * MOE_PLANES_MAX)
+#undef TAKE
+    return at;
+}
+
+static moe_status
+take(struct moe_calibration *c, uint64_t bytes, void **p, moe_grant **grant,
+     struct moe_error *err)
+{
+    moe_status st = moe_ledger_reserve(c->s.services->ledger, MOE_LEDGER_HOST,
+                                       "calibration", bytes, grant, err);
+
+    if (st != MOE_OK)
+        return st;
+    *p = malloc(bytes);
+    if (*p != NULL)
+        return MOE_OK;
+    moe_ledger_release(c->s.services->ledger, *grant);
+    *grant = NULL;
+    return moe_fail(err, MOE_E_NOMEM, ENOMEM,
+                    "calibration: no memory for %llu bytes",
+                    (unsigned long long) bytes);
+}
+
+static void
+give(struct moe_calibration *c, void **p, moe_grant **grant)
+{
+    free(*p);
+    if (*grant != NULL)
+        moe_ledger_release(c->s.services->ledger, *grant);
+    *p = NULL;
+    *grant = NULL;
+}
+
+/* ----------------------------------------------------------------- open -- */
+
+static moe_status
+open_engine(struct moe_calibration *c, uint64_t bytes, uint32_t window,
+            struct moe_error *err)
+{
+    moe_options *o = NULL;
+    char         text[32];
+    moe_status   st = moe_options_copy(c->s.services->options, &o, err);
+
+    if (st == MOE_OK)
+        st = moe_options_set(o, "model.path", c->s.in, MOE_FROM_ARG, err);
+    snprintf(text, sizeof(text), "%llu", (unsigned long long) bytes);
+    if (st == MOE_OK)
+        st = moe_options_set(o, "memory.budget", text, MOE_FROM_ARG, err);
+    snprintf(text, sizeof(text), "%u", window);
+    if (st == MOE_OK)
+        st = moe_options_set(o, "model.context", text, MOE_FROM_ARG, err);
+    if (st == MOE_OK)
+        st = moe_engine_open(o, &c->engine, err);
+    moe_options_free(o);
+    return st;
+}
+
+/* The rows of all layers if they fit beside the model, else of as many as a
+ * quarter of the budget holds, else of one. */
+static moe_status
+divide(struct moe_calibration *c, uint64_t tokens, uint32_t window,
+       struct moe_error *err)
+{
+    uint64_t         all = 0, one = 0, fixed = c->s.spare + c->work_bytes;
+    uint64_t         tries[3];
+    struct moe_error why;
+    uint32_t         l;
+    size_t           i;
+    moe_status       st = MOE_E_OVER_BUDGET;
+
+    for (l = 0; l < c->a->n_layers; l++) {
+        uint64_t n = lay_rows(c, l, tokens, NULL, NULL);
+
+        all += n;
+        one = n > one ? n : one;
+    }
+    memset(&why, 0, sizeof(why));
+    why.struct_size = sizeof(why);
+    tries[0] = all;
+    tries[1] = c->s.budget / 4;
+    tries[2] = one;
+    for (i = 0; i < 3 && st == MOE_E_OVER_BUDGET; i++) {
+        if (tries[i] < one || tries[i] > all
+            || fixed + tries[i] >= c->s.budget)
+            continue;
+        c->room = tries[i];
+        st = open_engine(c, c->s.budget - fixed - c->room, window, &why);
+    }
+    if (st == MOE_E_OVER_BUDGET)
+        return moe_fail(err, st, 0,
+                        "calibration: %llu bytes for %llu tokens beside the "
+                        "model%s%.200s; raise memory.budget or lower "
+                        "quant.calibrate_tokens",
+                        (unsigned long long) (fixed + one),
+                        (unsigned long long) tokens,
+                        why.text[0] != '\0' ? ": " : "", why.text);
+    if (st != MOE_OK)
+        return moe_fail(err, st, why.native, "%s", why.text);
+    return moe_ledger_limit(c->s.services->ledger, MOE_LEDGER_HOST,
+                            fixed + c->room, err);
+}
+
+static void *
+place(void *ctx, uint32_t layer, enum moe_tap_what what, uint32_t rows)
+{
+    struct moe_calibration *c = ctx;
+    const struct moe_arch  *a = c->a;
+    const struct kept      *k;
+    uint64_t                at = c->at;
+
+    c->step_rows = rows;
+    if (layer < c->first || layer >= c->first + c->count
+        || at + rows > c->text.n_tokens)
+        return NULL;
+    k = &c->kept[layer - c->first];
+    switch (what) {
+    case MOE_TAP_QKV:
+        return k->qkv != NULL ? k->qkv + at * a->hidden : NULL;
+    case MOE_TAP_OUT:
+        return k->out != NULL ? k->out + at * a->heads * a->v_dim : NULL;
+    case MOE_TAP_FFN:
+        return k->ffn != NULL ? k->ffn + at * a->hidden : NULL;
+    case MOE_TAP_IDS:
+        return k->ids != NULL ? k->ids + at * a->top_k : NULL;
+    case MOE_TAP_WEIGHTS:
+        return k->weights != NULL ? k->weights + at * a->top_k : NULL;
+    }
+    return NULL;
+}
+
+moe_status
+moe_calibration_open(const struct moe_calibration_setup *s,
+                     struct moe_calibration **out, struct moe_error *err)
+{
+    const moe_options      *o = s->services->options;
+    struct moe_calibration *c = calloc(1, sizeof(*c));
+    const struct moe_arch  *a = s->plan->a;
+    struct sizes            z;
+    uint64_t                tokens;
+    uint32_t                window;
+    size_t                  i;
+    moe_status              st;
+
+    if (c == NULL)
+        return moe_fail(err, MOE_E_NOMEM, ENOMEM, "calibration: no memory");
+    c->s = *s;
+    c->a = a;
+    c->prior_layer = UINT32_MAX;
+    tokens = (uint64_t) moe_option_int(o, "quant.calibrate_tokens");
+    window = a->max_context < MOE_TEXT_WINDOW ? a->max_context
+                                              : MOE_TEXT_WINDOW;
+    c->wants = calloc(a->n_layers, sizeof(*c->wants));
+    c->kept = calloc(a->n_layers, sizeof(*c->kept));
+    c->counts = calloc((size_t) a->n_layers * (a->n_experts + 1),
+                       sizeof(*c->counts));
+    if (c->wants == NULL || c->kept == NULL || c->counts == NULL) {
+        st = moe_fail(err, MOE_E_NOMEM, ENOMEM, "calibration: no memory");
+        goto fail;
+    }
+    for (i = 0; i < s->plan->n; i++) {
+        const struct moe_recode *r = &s->plan->at[i];
+
+        if (r->what == MOE_RECODE_ENCODE
+            && moe_input_of(r->tensor) != MOE_INPUT_NONE)
+            c->wants[r->layer] |= 1u << moe_input_of(r->tensor);
+    }
+    measure(c, &z);
+    /* H and its factor are quantize's, but of the same budget */
+    c->work_bytes = lay_work(c, tokens, NULL) + 2 * z.k * z.k * 8;
+    st = divide(c, tokens, window, err);
+    if (st == MOE_OK)
+        st = moe_text_get(c->engine, moe_option_text(o, "quant.calibrate"),
+                          tokens, window, s->watch, s->ctx, &c->text, err);
+    if (st == MOE_OK && z.any)
+        st = take(c, lay_work(c, tokens, NULL), &c->work, &c->work_grant,
+                  err);
+    if (st != MOE_OK)
+        goto fail;
+    if (z.any)
+        (void) lay_work(c, tokens, c->work);
+    c->tap.place = place;
+    c->tap.ctx = c;
+    *out = c;
+    return MOE_OK;
+fail:
+    moe_calibration_close(c);
+    return st;
+}
+
+void
+moe_calibration_close(struct moe_calibration *c)
+{
+    if (c == NULL)
+        return;
+    moe_engine_close(c->engine);
+    give(c, &c->rows, &c->rows_grant);
+    give(c, &c->work, &c->work_grant);
+    moe_text_free(&c->text);
+    free(c->wants);
+    free(c->kept);
+    free(c->counts);
+    free(c);
+}
+
+/* -------------------------------------------------------------- reading -- */
+
+/* One window, its rows in their order. */
+static moe_status
+read_window(struct moe_calibration *c, const uint32_t *ids, size_t n,
+            struct moe_error *err)
+{
+    struct moe_request req = { .struct_size = sizeof(req),
+                               .prompt = ids, .n_prompt = n };
+    moe_sequence      *q = NULL;
+    uint32_t           active = 1;
+    uint64_t           end = c->at + n;
+    moe_status         st = moe_engine_submit(c->engine, &req, &q, err);
+
+    while (st == MOE_OK && active != 0) {
+        c->step_rows = 0;
+        st = moe_engine_step(c->engine, &active, err);
+        c->at += c->step_rows;
+    }
+    if (q != NULL)
+        moe_sequence_free(q);
+    if (st == MOE_OK && c->at != end)
+        st = moe_fail(err, MOE_E_INTERNAL, 0,
+                      "calibration: %llu of %zu tokens were computed",
+                      (unsigned long long) (c->at + n - end), n);
+    return st;
+}
+
+static void
+count_experts(struct moe_calibration *c)
+{
+    uint64_t t, n = c->text.n_tokens * c->a->top_k;
+    uint32_t l;
+
+    for (l = c->first; l < c->first + c->count; l++) {
+        const uint32_t *ids = c->kept[l - c->first].ids;
+        uint64_t       *to = c->counts + (size_t) l * c->a->n_experts;
+
+        if (ids == NULL)
+            continue;
+        memset(to, 0, c->a->n_experts * sizeof(*to));
+        for (t = 0; t < n; t++)
+            if (ids[t] < c->a->n_experts)
+                to[ids[t]]++;
+    }
+}
+
+moe_status
+moe_calibration_read(struct moe_calibration *c, uint32_t first,
+                     uint32_t *count, struct moe_error *err)
+{
+    uint64_t   bytes = 0, n = c->text.n_tokens, w;
+    uint32_t   l;
+    char       what[64];
+    moe_status st = MOE_OK;
+
+    for (l = first; l < c->a->n_layers; l++) {
+        uint64_t more = lay_rows(c, l, n, NULL, NULL);
+
+        if (bytes + more > c->room)
+            break;
+        bytes += more;
+    }
+    c->first = first;
+    c->count = l - first;
+    c->at = 0;
+    *count = c->count;
+    if (bytes == 0)
+        return MOE_OK;
+    if (bytes > c->rows_bytes) {
+        give(c, &c->rows, &c->rows_grant);
+        c->rows_bytes = 0;
+        st = take(c, bytes, &c->rows, &c->rows_grant, err);
+        if (st != MOE_OK)
+            return st;
+        c->rows_bytes = bytes;
+    }
+    memset(c->kept, 0, c->a->n_layers * sizeof(*c->kept));
+    for (bytes = 0, l = 0; l < c->count; l++)
+        bytes += lay_rows(c, first + l, n, (uint8_t *) c->rows + bytes,
+                          &c->kept[l]);
+    moe_runner_tap(c->engine->runner, &c->tap);
+    for (w = 0; w < c->text.n_windows && st == MOE_OK; w++) {
+        snprintf(what, sizeof(what), "reading: %llu of %llu tokens",
+                 (unsigned long long) c->at, (unsigned long long) n);
+        st = c->s.watch(c->s.ctx, what, err);
+        if (st == MOE_OK)
+            st = read_window(c, c->text.ids + c->text.start[w],
+                             c->text.start[w + 1] - c->text.start[w], err);
+    }
+    moe_runner_tap(c->engine->runner, NULL);
+    if (st == MOE_OK)
+        count_experts(c);
+    return st;
+}
+
+void
+moe_calibration_count(const struct moe_calibration *c, uint64_t *tokens,
+                      uint64_t *least, uint64_t *most, uint64_t *few)
+{
+    uint32_t l, e;
+
+    *tokens = c->text.n_tokens;
+    *least = UINT64_MAX;
+    *most = *few = 0;
+    for (l = 0; l < c->a->n_layers; l++)
+        for (e = 0; wants(c, l, MOE_INPUT_DOWN) && e < c->a->n_experts; e++) {
+            uint64_t n = c->counts[(size_t) l * c->a->n_experts + e];
+
+            *least = n < *least ? n : *least;
+            *most = n > *most ? n : *most;
+            *few += n < MOE_CALIBRATE_FEW;
+        }
+    if (*least == UINT64_MAX)
+        *least = 0;
+}
+
+/* ----------------------------------------------- inputs of a down matrix -- */
+
+/* Matrix `tensor` as f32, turned: (k, n) to dst. */
+static moe_status
+load(struct moe_calibration *c, uint32_t tensor, uint32_t layer,
+     uint32_t expert, float *dst, uint64_t *n, struct moe_error *err)
+{
+    struct moe_weight w;
+    struct moe_tensor t;
+    struct moe_error  why;
+    uint64_t          at = 0, i, j;
+    uint32_t          p;
+    moe_status        st;
+
+    st = moe_weight_find(c->s.plan->c, c->s.registry, c->a, tensor, layer,
+                         expert, &w, err);
+    if (st != MOE_OK)
+        return st;
+    memset(&t, 0, sizeof(t));
+    t.struct_size = sizeof(t);
+    t.scale_dtype = w.scale_dtype;
+    t.n = w.n;
+    t.k = w.k;
+    for (p = 0; p < w.n_planes && st == MOE_OK; p++) {
+        st = moe_checkpoint_read(c->s.plan->c, w.plane[p], 0,
+                                 w.plane[p]->bytes, c->raw + at, err);
+        t.plane[p] = c->raw + at;
+        t.len[p] = w.plane[p]->bytes;
+        at += pad(w.plane[p]->bytes);
+    }
+    if (st != MOE_OK)
+        return st;
+    memset(&why, 0, sizeof(why));
+    why.struct_size = sizeof(why);
+    st = w.ref.ops->check(w.ref.self, w.ref.format, &t, &why);
+    if (st == MOE_OK)
+        st = w.ref.ops->decode(w.ref.self, w.ref.format, &t, 0, w.n, MOE_F32,
+                               c->plain, w.k);
+    if (st != MOE_OK)
+        return moe_fail(err, st, 0, "%s: \"%s\": %.300s",
+                        moe_checkpoint_file_name(c->s.plan->c,
+                                                 w.plane[0]->file),
+                        w.plane[0]->name, why.text);
+    for (i = 0; i < w.n; i++)
+        for (j = 0; j < w.k; j++)
+            dst[j * w.n + i] = c->plain[i * w.k + j];
+    *n = w.n;
+    return MOE_OK;
+}
+
+struct product {
+    const struct moe_calibration *c;
+    uint64_t                      rows, f;
+    int                           bias;
+};
+
+static float
+activate(uint32_t act, float g)
+{
+    switch (act) {
+    case MOE_ACT_SILU:
+        return g / (1.0f + expf(-g));
+    case MOE_ACT_GELU:
+        return 0.5f * g * (1.0f + erff(g * 0.70710678f));
+    case MOE_ACT_GELU_TANH:
+        return 0.5f * g
+               * (1.0f + tanhf(0.79788456f * (g + 0.044715f * g * g * g)));
+    default:
+        return g > 0 ? g : 0;
+    }
+}
+
+/* g = act(gate x) * up x for some rows.  Sums go along hidden, one element
+ * after the other. */
+static void
+product_rows(void *arg, uint32_t index)
+{
+    const struct product         *p = arg;
+    const struct moe_calibration *c = p->c;
+    uint64_t h = c->a->hidden, f = p->f, t, i, j;
+    uint64_t first = (uint64_t) index * ROWS_TASK;
+    uint64_t end = first + ROWS_TASK < p->rows ? first + ROWS_TASK : p->rows;
+
+    for (t = first; t < end; t++)
+        for (j = 0; j < f; j++) {
+            c->g[t * f + j] = p->bias ? c->gate_bias[j] : 0;
+            c->u[t * f + j] = p->bias ? c->up_bias[j] : 0;
+        }
+    for (i = 0; i < h; i++)
+        for (t = first; t < end; t++) {
+            const float *gw = c->gate + i * f, *uw = c->up + i * f;
+            float       *g = c->g + t * f, *u = c->u + t * f;
+            float        x = c->x[t * h + i];
+
+            for (j = 0; j < f; j++) {
+                g[j] += x * gw[j];
+                u[j] += x * uw[j];
+            }
+        }
+    for (t = first; t < end; t++)
+        for (j = 0; j < f; j++)
+            c->g[t * f + j] = activate(c->a->act, c->g[t * f + j])
+                              * c->u[t * f + j];
+}
+
+/* Adds the moments of act(gate x) up x over the n rows of the list to h. */
+static void
+add_products(struct moe_calibration *c, const float *x, uint64_t n,
+             uint64_t f, int bias, double *h)
+{
+    struct product p = { c, 0, f, bias };
+    uint64_t       width = c->a->hidden, at, t, i;
+
+    for (at = 0; at < n; at += p.rows) {
+        p.rows = n - at < ROWS_AT_ONCE ? n - at : ROWS_AT_ONCE;
+        for (t = 0; t < p.rows; t++) {
+            const float *from = x + c->list[at + t] * width;
+            float        w = c->list_w[at + t];
+
+            for (i = 0; i < width; i++)
+                c->x[t * width + i] = from[i] * w;
+        }
+        moe_pool_run(c->s.services->pool,
+                     (uint32_t) ((p.rows + ROWS_TASK - 1) / ROWS_TASK),
+                     product_rows, &p);
+        moe_gram_add(c->s.services->pool, c->g, p.rows, f, (uint32_t) f, h);
+    }
+}
+
+/* Every step-th token that chose the expert. */
+static uint64_t
+list_rows(struct moe_calibration *c, const struct kept *k, uint32_t expert,
+          uint64_t step)
+{
+    uint64_t t, i, n = 0, top = c->a->top_k;
+
+    for (t = 0; t < c->text.n_tokens; t += step)
+        for (i = 0; i < top; i++)
+            if (k->ids[t * top + i] == expert) {
+                c->list[n] = (uint32_t) t;
+                c->list_w[n++] = k->weights != NULL ? k->weights[t * top + i]
+                                                    : 1.0f;
+            }
+    return n;
+}
+
+static moe_status
+load_pair(struct moe_calibration *c, uint32_t gate, uint32_t up,
+          uint32_t layer, uint32_t expert, uint64_t *f,
+          struct moe_error *err)
+{
+    moe_status st = load(c, gate, layer, expert, c->gate, f, err);
+
+    return st == MOE_OK ? load(c, up, layer, expert, c->up, f, err) : st;
+}
+
+/* The mean over all experts of a layer, from a part of the text. */
+static moe_status
+make_prior(struct moe_calibration *c, uint32_t layer, const struct kept *k,
+           struct moe_error *err)
+{
+    uint64_t   width = c->a->expert_width, n, f, all = 0, i;
+    uint64_t   step = (c->text.n_tokens + PRIOR_ROWS - 1) / PRIOR_ROWS;
+    uint32_t   e;
+    moe_status st = MOE_OK;
+
+    memset(c->prior, 0, width * width * sizeof(*c->prior));
+    for (e = 0; e < c->a->n_experts && st == MOE_OK; e++) {
+        n = list_rows(c, k, e, step);
+        all += n;
+        if (n == 0)
+            continue;
+        st = load_pair(c, MOE_T_EXPERT_GATE, MOE_T_EXPERT_UP, layer, e, &f,
+                       err);
+        if (st == MOE_OK)
+            add_products(c, k->ffn, n, f, 0, c->prior);
+    }
+    for (i = 0; i < width * width && all != 0; i++)
+        c->prior[i] *= (double) MOE_CALIBRATE_FEW / (double) all;
+    if (st == MOE_OK)
+        c->prior_layer = layer;
+    return st;
+}
+
+/* A feed-forward that all rows go through. */
+static moe_status
+all_products(struct moe_calibration *c, const struct kept *k, uint32_t gate,
+             uint32_t up, uint32_t layer, double *h, struct moe_error *err)
+{
+    int        bias = gate == MOE_T_GATE
+               && c->a->name[MOE_T_GATE_BIAS] != NULL
+               && c->a->name[MOE_T_UP_BIAS] != NULL;
+    uint64_t   f, t;
+    moe_status st = load_pair(c, gate, up, layer, 0, &f, err);
+
+    if (st == MOE_OK && bias)
+        st = moe_vector_read(c->s.plan->c, c->a, MOE_T_GATE_BIAS, layer,
+                             c->gate_bias, err);
+    if (st == MOE_OK && bias)
+        st = moe_vector_read(c->s.plan->c, c->a, MOE_T_UP_BIAS, layer,
+                             c->up_bias, err);
+    if (st != MOE_OK)
+        return st;
+    for (t = 0; t < c->text.n_tokens; t++) {
+        c->list[t] = (uint32_t) t;
+        c->list_w[t] = 1.0f;
+    }
+    add_products(c, k->ffn, c->text.n_tokens, f, bias, h);
+    return MOE_OK;
+}
+
+moe_status
+moe_calibration_gram(struct moe_calibration *c, uint32_t layer, uint32_t feed,
+                     uint32_t expert, uint32_t k, double *h,
+                     struct moe_error *err)
+{
+    const struct kept *y = &c->kept[layer - c->first];
+    uint64_t           n = c->text.n_tokens, i, f;
+    moe_status         st = MOE_OK;
+
+    memset(h, 0, (size_t) k * k * sizeof(*h));
+    switch (feed) {
+    case MOE_INPUT_QKV:
+        moe_gram_add(c->s.services->pool, y->qkv, n, k, k, h);
+        break;
+    case MOE_INPUT_OUT:
+        moe_gram_add(c->s.services->pool, y->out, n, k, k, h);
+        break;
+    case MOE_INPUT_FFN:
+        moe_gram_add(c->s.services->pool, y->ffn, n, k, k, h);
+        break;
+    case MOE_INPUT_SHARED_DOWN:
+        st = all_products(c, y, MOE_T_SHARED_GATE, MOE_T_SHARED_UP, layer, h,
+                          err);
+        break;
+    case MOE_INPUT_DENSE_DOWN:
+        st = all_products(c, y, MOE_T_GATE, MOE_T_UP, layer, h, err);
+        break;
+    default:
+        if (c->prior_layer != layer)
+            st = make_prior(c, layer, y, err);
+        if (st == MOE_OK)
+            st = load_pair(c, MOE_T_EXPERT_GATE, MOE_T_EXPERT_UP, layer,
+                           expert, &f, err);
+        if (st != MOE_OK)
+            break;
+        add_products(c, y->ffn, list_rows(c, y, expert, 1), f, 0, h);
+        for (i = 0; i < (uint64_t) k * k; i++)
+            h[i] += c->prior[i];
+    }
+    return st;
+}
