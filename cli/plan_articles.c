@@ -30,6 +30,9 @@ enum kind {
     FACTOR,  /* ... over the mean */
     SHARD,   /* weight bytes of a device; x: tp, y: ep */
     SENT,    /* bytes a device sends in a layer; x: tp, y: ep; batch 256 */
+    FEWEST,  /* devices that hold it, of 1, 2, 4, ... */
+    WHOLE,   /* seconds of a request, bare roofline; x: tokens in, y: out */
+    RATE,    /* tokens a second by the estimate; x: tp, y: ep; batch 256 */
     COST     /* USD a million output tokens by the estimate; x: price */
 };
 
@@ -74,6 +77,19 @@ static const struct row rows[] = {
       "bandwidth too: a fixed cost, not 18 times the cost of a token" },
     { WEIGHTS, "Llama 405B, fp16", "810 GB", "llama-3.1-405b", "", "bf16", 0,
       0, 0, "" },
+    { TOTAL, "Llama 405B, total", "405B", "llama-3.1-405b", "", "", 0, 0, 0,
+      "" },
+    { FEWEST, "Llama 70B, A100-80 it takes", "2", "llama-3-70b", A100, "bf16",
+      1, 0, 0, "" },
+    { FEWEST, "DeepSeek-V3, fp16, A100-80 it takes", "17", "deepseek-v3",
+      A100, "bf16", 1, 0, 0, "16 are full of weights; heads, experts and "
+      "layers divide by powers of two" },
+    { TOTAL, "\"Qwen2.5-MoE-57B\", total", "57B", "qwen2-57b-a14b", "", "", 0,
+      0, 0, "" },
+    { ACTIVE, "\"Qwen2.5-MoE-57B\", active", "14B", "qwen2-57b-a14b", "", "",
+      0, 0, 0, "" },
+    { RATIO, "\"Qwen2.5-MoE-57B\", memory to compute", "4.1x",
+      "qwen2-57b-a14b", "", "", 0, 0, 0, "" },
     { WEIGHTS, "\"Qwen2.5-MoE-57B\", fp16", "114 GB", "qwen2-57b-a14b", "",
       "bf16", 0, 0, 0, "no such model; Qwen2-57B-A14B is meant" },
 
@@ -163,6 +179,15 @@ static const struct row rows[] = {
       "" },
     { TEXT, "replicated on 2", "47 GB", "", "", "93.4 GB", 0, 0, 0,
       "a replica is the whole model" },
+    { RATE, "EP 8, tokens a second", "14,200", "mixtral-8x7b", A100, "bf16", 8,
+      1, 8, "the estimate for 256 sequences of 1,024 in and 256 out; the "
+      "article does not say its batch" },
+    { RATE, "TP 8, tokens a second", "12,800", "mixtral-8x7b", A100, "bf16",
+      8, 8, 1, "" },
+    { RATE, "EP 4, TP 2, tokens a second", "13,500", "mixtral-8x7b", A100,
+      "bf16", 8, 2, 4, "" },
+    { RATE, "EP 2, TP 4, tokens a second", "13,100", "mixtral-8x7b", A100,
+      "bf16", 8, 4, 2, "" },
     { SENT, "EP 8, sent", "4 MB in all", "mixtral-8x7b", A100, "bf16", 8, 1,
       8, "there and back, of one device" },
     { SENT, "TP 8, sent", "2 MB twice", "mixtral-8x7b", A100, "bf16", 8, 8, 1,
@@ -171,24 +196,24 @@ static const struct row rows[] = {
     { TABLE, "Cost of a million tokens", "", "", "", "", 0, 0, 0,
       "output tokens by the estimate at the article's prices, 64 sequences, "
       "1,024 tokens in and 256 out, every hour used" },
-    { COST, "Llama 70B, fp16, four A100 at $3", "$0.65", "llama-3-70b", A100,
+    { COST, "Llama 70B, fp16, four A100 at $3", "$0.65, 5,120 a second", "llama-3-70b", A100,
       "bf16", 4, 3, 0, "the formula is right, but it leaves out input tokens "
       "and idle hours, and does not say its batch" },
-    { COST, "Llama 70B, INT4, four A100 at $3", "$0.40", "llama-3-70b", A100,
+    { COST, "Llama 70B, INT4, four A100 at $3", "$0.40, 8,350 a second", "llama-3-70b", A100,
       "int4", 4, 3, 0, "" },
     { COST, "Llama 70B, INT4, one A100 at $3", "-", "llama-3-70b", A100,
       "int4", 1, 3, 0, "4 bits fit on one card; billing four is unfair" },
-    { COST, "Mixtral, fp16, two A100 at $3", "$0.24", "mixtral-8x7b", A100,
+    { COST, "Mixtral, fp16, two A100 at $3", "$0.24, 6,800 a second", "mixtral-8x7b", A100,
       "bf16", 2, 3, 0, "" },
-    { COST, "Mixtral, INT4, two A100 at $3", "$0.18", "mixtral-8x7b", A100,
+    { COST, "Mixtral, INT4, two A100 at $3", "$0.18, 9,200 a second", "mixtral-8x7b", A100,
       "int4", 2, 3, 0, "" },
     { COST, "Mixtral, INT4, one A100 at $3", "-", "mixtral-8x7b", A100,
       "int4", 1, 3, 0, "fits on one card as well" },
-    { COST, "DeepSeek-V3, FP8, 8 H100 at $5", "$0.60", "deepseek-v3", H100,
+    { COST, "DeepSeek-V3, FP8, 8 H100 at $5", "$0.60, 18,500 a second", "deepseek-v3", H100,
       "fp8", 8, 5, 0, "does not fit on 8 H100" },
     { COST, "DeepSeek-V3, FP8, 8 H200 at $5", "-", "deepseek-v3", "h200-sxm",
       "fp8", 8, 5, 0, "" },
-    { COST, "Llama 405B, FP8, 8 H100 at $5", "$1.54", "llama-3.1-405b", H100,
+    { COST, "Llama 405B, FP8, 8 H100 at $5", "$1.54, 7,200 a second", "llama-3.1-405b", H100,
       "fp8", 8, 5, 0, "" },
 
     { TABLE, "Latency of one request", "", "", "", "", 0, 0, 0,
@@ -215,6 +240,16 @@ static const struct row rows[] = {
       A100, "4bit", 2, 512, 0, "48 ms is impossible" },
     { TPOT, "Llama 70B, INT4, two A100, each token", "10.5 ms", "llama-3-70b",
       A100, "4bit", 2, 0, 0, "" },
+    { WHOLE, "Mixtral, two A100, 512 in, 256 out", "3.80 s",
+      "mixtral-8x7b", A100, "bf16", 2, 512, 256, "" },
+    { WHOLE, "Llama 70B, four A100, 512 in, 256 out", "5.39 s",
+      "llama-3-70b", A100, "bf16", 4, 512, 256, "" },
+    { WHOLE, "DeepSeek-V3, 8 H100, 512 in, 256 out", "1.42 s",
+      "deepseek-v3", H100, "8bit", 8, 512, 256, "if it fitted" },
+    { WHOLE, "Llama 405B, 8 H100, 512 in, 256 out", "4.18 s",
+      "llama-3.1-405b", H100, "8bit", 8, 512, 256, "in FP8" },
+    { WHOLE, "Llama 70B, INT4, two A100, 512 in, 256 out", "2.72 s",
+      "llama-3-70b", A100, "4bit", 2, 512, 256, "" },
 
     { HEAD, "What is MoE: an explainer", "", "", "", "", 0, 0, 0, "" },
     { TABLE, "Total and active parameters", "", "", "", "", 0, 0, 0,
@@ -259,6 +294,9 @@ static const struct row rows[] = {
       "active parameters and the scores", 0, 0, 0,
       "DeepSeek-V3 spends half of a token's operations on scores at a "
       "context of 4,096" },
+    { TEXT, "cost profile", "memory heavy, compute light", "", "",
+      "memory heavy; light per token, not per step", 0, 0, 0,
+      "a batch of some tens reads nearly every expert each step" },
     { TEXT, "decode bandwidth", "-", "", "", "distinct experts of the batch",
       0, 0, 0, "missing from the guide: E (1 - (1 - k/E)^B) a layer" },
 };
@@ -282,7 +320,7 @@ ours(const struct row *r, char *buf, struct moe_error *err)
     struct moe_plan_result x = { .struct_size = sizeof(x) };
     moe_planner           *p = NULL;
     uint64_t               bytes = 0;
-    char                   a[32];
+    char                   a[32], b[32];
     int                    good = 1;
 
     if (r->kind == TEXT) {
@@ -304,13 +342,17 @@ ours(const struct row *r, char *buf, struct moe_error *err)
     s.format = r->format[0] != '\0' ? r->format : NULL;
     if (r->count > 0) {
         if (r->kind == DECODE || r->kind == PREFILL || r->kind == TPOT
-            || r->kind == READ)
+            || r->kind == READ || r->kind == WHOLE)
             s.flags = MOE_PLAN_IDEAL;
-        if (r->kind == PREFILL)
+        if (r->kind == PREFILL || r->kind == WHOLE)
             s.input = r->x;
         if (r->kind == READ)
             s.batch = r->x;
-        if (r->kind == SHARD || r->kind == SENT) {
+        if (r->kind == RATE) {
+            s.input = 1024;
+            s.output = 256;
+        }
+        if (r->kind == SHARD || r->kind == SENT || r->kind == RATE) {
             s.tp = (uint32_t) r->x;
             s.ep = (uint32_t) r->y;
             s.batch = 256;
@@ -363,9 +405,21 @@ ours(const struct row *r, char *buf, struct moe_error *err)
     case SENT:
         snprintf(buf, 64, "%.2f MB", x.layer_traffic / 1e6);
         break;
+    case FEWEST:
+        snprintf(buf, 64, "%u", moe_plan_devices(p, &s, 1024));
+        break;
+    case WHOLE:
+        snprintf(buf, 64, "%.2f s", x.ttft + (r->y - 1) * x.step);
+        break;
+    case RATE:
+        snprintf(buf, 64, "%s", whole_text(x.tokens_s, a));
+        break;
     case COST:
-        snprintf(buf, 64, "%s", x.fits ? usd_text(x.usd_output, a)
-                                       : "does not fit");
+        if (x.fits)
+            snprintf(buf, 64, "%s, %s a second", usd_text(x.usd_output, a),
+                     whole_text(x.tokens_s, b));
+        else
+            snprintf(buf, 64, "does not fit");
         break;
     default:
         break;
