@@ -229,7 +229,7 @@ test_quantized(void)
                      ? tap_src("conf/model") : tap_src("tests/model/fixtures"),
                  rows[i].fixture);
         snprintf(out, sizeof(out), "%s/%zu", tmp, i);
-        if (moe_quantize(o, in, out, NULL, NULL, &err) != MOE_OK)
+        if (moe_quantize(o, in, out, NULL, NULL, NULL, &err) != MOE_OK)
             ok(0, "%s: %s", label, err.text);
         else
             test_folder(out, out, NULL, label, NULL);
