@@ -332,7 +332,7 @@ struct moe_plan_engine {
     uint64_t experts;     /* the slots                                        */
     uint64_t kv;          /* whole pages                                      */
     uint64_t activations; /* and norms, biases, scratch of the operations     */
-    uint64_t staging;     /* one expert on its way from the file              */
+    uint64_t staging;     /* the largest set of weights on its way from files  */
     uint64_t process;     /* code, heap, tokenizer, thread stacks: measured,
                              the only figure that another run may not have    */
     uint64_t total, budget; /* of the host, or of the device that has memory

@@ -49,6 +49,21 @@ in_dir(const char *dir, const char *name)
     return paths[i];
 }
 
+/* Names in a folder but . and .. */
+UNUSED static int
+dir_entries(const char *dir)
+{
+    DIR           *d = opendir(dir);
+    struct dirent *e;
+    int            n = 0;
+
+    while (d != NULL && (e = readdir(d)) != NULL)
+        n += e->d_name[0] != '.';
+    if (d != NULL)
+        closedir(d);
+    return n;
+}
+
 UNUSED static void
 drop_dir(const char *dir)
 {

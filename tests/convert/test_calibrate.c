@@ -8,35 +8,12 @@
 
 #include <math.h>
 
-#include "config/options.h"
+#include "config/with_plugins.h"
 #include "convert/calibrate.h"
 #include "engine/engine.h"
 #include "model/change.h"
 
 static struct moe_error err;
-
-/* Options with the test's plugins; "key=value" each, NULL last. */
-static moe_options *
-options(const char *const *set)
-{
-    moe_options *o = NULL;
-    char         key[64];
-    const char  *value;
-
-    if (moe_options_new(&o, &err) != MOE_OK
-        || moe_options_set(o, "plugin.path", getenv("MOE_PLUGIN_PATH"),
-                           MOE_FROM_ARG, &err) != MOE_OK)
-        exit(1);
-    for (; set != NULL && *set != NULL; set++) {
-        value = strchr(*set, '=');
-        snprintf(key, sizeof(key), "%.*s", (int) (value - *set), *set);
-        if (moe_options_set(o, key, value + 1, MOE_FROM_ARG, &err) != MOE_OK) {
-            printf("Bail out! %s: %s\n", *set, err.text);
-            exit(1);
-        }
-    }
-    return o;
-}
 
 /* ------------------------------------------------------------- numbers -- */
 
@@ -306,7 +283,7 @@ roundings(void)
     struct moe_registry     *registry = NULL;
     struct moe_format_ref    plain;
     struct moe_feedback      f;
-    moe_options             *o = options(NULL);
+    moe_options             *o = test_options(NULL);
 
     s.options = o;
     if (moe_ledger_open(&s.ledger, &err) != MOE_OK
@@ -335,7 +312,7 @@ static struct moe_quantize_info info;
 static moe_status
 quantize(const char *in, const char *out, const char *const *set)
 {
-    moe_options *o = options(set);
+    moe_options *o = test_options(set);
     moe_status   st;
 
     memset(&err, 0, sizeof(err));
@@ -377,20 +354,6 @@ equal(const char *a, const char *b, const char *name)
     free(x);
     free(y);
     return same_bytes;
-}
-
-static int
-entries(const char *dir)
-{
-    DIR           *d = opendir(dir);
-    struct dirent *e;
-    int            n = 0;
-
-    while (d != NULL && (e = readdir(d)) != NULL)
-        n += e->d_name[0] != '.';
-    if (d != NULL)
-        closedir(d);
-    return n;
 }
 
 static const char fixture[] = "tests/quant/fixtures/qwen3_moe-fp8";
@@ -468,7 +431,7 @@ budget(void)
         snprintf(text, sizeof(text), "memory.budget=%lluM",
                  (unsigned long long) m);
         st = quantize(in, out[1], small);
-        if (st == MOE_E_OVER_BUDGET && entries(top) != 1)
+        if (st == MOE_E_OVER_BUDGET && dir_entries(top) != 1)
             break;
     }
     is_int(st, MOE_OK, "%s: %s", text, err.text);
@@ -530,7 +493,7 @@ refuse(const char *in, const char *source, const char *more, moe_status want,
     snprintf(text, sizeof(text), "quant.calibrate=%s", source);
     is_int(quantize(in, out, set), want, "%s: status", what);
     has_str(err.text, thing, "%s: named", what);
-    is_int(entries(top), 0, "%s: nothing is left", what);
+    is_int(dir_entries(top), 0, "%s: nothing is left", what);
     drop_dir(top);
 }
 

@@ -13,7 +13,7 @@
 #include <sys/resource.h>
 #include <sys/wait.h>
 
-#include "config/options.h"
+#include "config/with_plugins.h"
 #include "engine/engine.h"
 #include "model/change.h"
 
@@ -28,27 +28,12 @@ hear(void *ctx, uint32_t level, const char *line)
         snprintf(last_warning, sizeof(last_warning), "%s", line);
 }
 
-/* Options with the test's plugins; "key=value" each, NULL last. */
 static moe_options *
 options(const char *const *set)
 {
-    moe_options *o = NULL;
-    char         key[64];
-    const char  *value;
+    moe_options *o = test_options(set);
 
-    if (moe_options_new(&o, &err) != MOE_OK
-        || moe_options_set(o, "plugin.path", getenv("MOE_PLUGIN_PATH"),
-                           MOE_FROM_ARG, &err) != MOE_OK)
-        exit(1);
     moe_options_set_log(o, hear, NULL);
-    for (; set != NULL && *set != NULL; set++) {
-        value = strchr(*set, '=');
-        snprintf(key, sizeof(key), "%.*s", (int) (value - *set), *set);
-        if (moe_options_set(o, key, value + 1, MOE_FROM_ARG, &err) != MOE_OK) {
-            printf("Bail out! %s: %s\n", *set, err.text);
-            exit(1);
-        }
-    }
     return o;
 }
 
@@ -65,21 +50,6 @@ quantize(const char *in, const char *out, const char *const *set,
     st = moe_quantize(o, in, out, fn, ctx, NULL, &err);
     moe_options_free(o);
     return st;
-}
-
-/* Names in a folder but . and .. */
-static int
-entries(const char *dir)
-{
-    DIR           *d = opendir(dir);
-    struct dirent *e;
-    int            n = 0;
-
-    while (d != NULL && (e = readdir(d)) != NULL)
-        n += e->d_name[0] != '.';
-    if (d != NULL)
-        closedir(d);
-    return n;
 }
 
 static char *
@@ -291,7 +261,7 @@ defaults(void)
     is_int(quantize(in, out, NULL, NULL, NULL), MOE_E_UNSUPPORTED,
            "nothing fits: refused");
     has_str(err.text, "nothing can be converted", "says so");
-    is_int(entries(top), 0, "nothing is left");
+    is_int(dir_entries(top), 0, "nothing is left");
 
     in = tap_src("tests/quant/fixtures/qwen3_moe-w4a16");
     is_int(quantize(in, out, NULL, NULL, NULL), MOE_E_UNSUPPORTED,
@@ -345,11 +315,11 @@ one_format(void)
     out[strlen(out) - 1] = '\0';
     has_str(last_warning, "1 matrices stay as they are", "one does not fit");
     has_str(last_warning, "model.layers.0.mlp.down_proj", "by name");
-    is_int(entries(out), 4, "config, tensors and two small files");
+    is_int(dir_entries(out), 4, "config, tensors and two small files");
     ok(equal_files(in_dir(in, "tokenizer.json"), in_dir(out,
                                                         "tokenizer.json")),
        "the tokenizer is copied");
-    is_int(entries(top), 1, "and no partial folder");
+    is_int(dir_entries(top), 1, "and no partial folder");
 
     c = json_object_from_file(in_dir(out, "config.json"));
     json_object_object_get_ex(c, "quantization_config", &q);
@@ -488,7 +458,7 @@ refuse(const char *in, const char *const *set, moe_status want,
     snprintf(out, sizeof(out), "%s/out", top);
     is_int(quantize(in, out, set, NULL, NULL), want, "%s: status", what);
     has_str(err.text, thing, "%s: named", what);
-    is_int(entries(top), 0, "%s: nothing is left", what);
+    is_int(dir_entries(top), 0, "%s: nothing is left", what);
     drop_dir(top);
 }
 
@@ -518,7 +488,7 @@ refusals(void)
     is_int(quantize(in, in, dense, NULL, NULL), MOE_E_INVAL,
            "into itself: refused");
     has_str(err.text, "exists already", "says so");
-    is_int(entries(in), 5, "and untouched");
+    is_int(dir_entries(in), 5, "and untouched");
     snprintf(out, sizeof(out), "%s/none/out", in);
     is_int(quantize(in, out, dense, NULL, NULL), MOE_E_IO,
            "no folder to write into");
@@ -576,7 +546,7 @@ interrupted(void)
         memset(&s, 0, sizeof(s));
         s.at = i;
         if (quantize(in, out, set, stop_at, &s) != MOE_E_CANCELED
-            || entries(top) != 0)
+            || dir_entries(top) != 0)
             break;
     }
     ok(i > calls, "canceled at any call: nothing is left");
@@ -616,7 +586,7 @@ no_space(void)
             printf("# %llu: %s\n", (unsigned long long) at, err.text);
             left++;
         }
-        left += entries(top);
+        left += dir_entries(top);
     }
     is_int(left, 0, "no room for a file: an error, and nothing is left");
     ok(passed, "with enough room it works");
@@ -709,7 +679,7 @@ disk(void)
         has_str(err.text, " bytes are needed, ", "what is needed");
         has_str(err.text, " are free", "and what there is");
         is_int(err.native, ENOSPC, "the system's own reason");
-        is_int(entries(top), 0, "nothing is left");
+        is_int(dir_entries(top), 0, "nothing is left");
     }
     drop_dir(top);
     drop_dir(in);

@@ -10,23 +10,8 @@
 #include "config/options.h"
 #include "engine/engine.h"
 
-#include "tests/tap.h"
-
-/* Bytes of all tensors but the shapes that a packed matrix has beside it. */
-static uint64_t
-file_bytes(const struct moe_checkpoint *c)
-{
-    uint64_t sum = 0;
-    size_t   i;
-
-    for (i = 0; i < moe_checkpoint_count(c); i++) {
-        const struct moe_tensor_info *t = moe_checkpoint_at(c, i);
-
-        if (strstr(t->name, ".weight_shape") == NULL)
-            sum += t->bytes;
-    }
-    return sum;
-}
+#include "plan/file_bytes.h"
+#include "tap.h"
 
 static void
 compare(const char *model, const char *what, const char *format,

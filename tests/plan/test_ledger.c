@@ -11,39 +11,18 @@
 #include <moe/plan.h>
 
 #include "bench/shape.h"
-#include "config/options.h"
+#include "config/with_plugins.h"
 #include "engine/engine.h"
 
 #include <json-c/json.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "tests/tap.h"
+#include "plan/file_bytes.h"
+#include "tap.h"
 
 static struct moe_error err;
 static char             tmp[64] = "/tmp/moe-ledger-XXXXXX";
-
-static moe_options *
-options(const char *const *set)
-{
-    moe_options *o = NULL;
-    char         key[64];
-    const char  *value;
-
-    if (moe_options_new(&o, &err) != MOE_OK
-        || moe_options_set(o, "plugin.path", getenv("MOE_PLUGIN_PATH"),
-                           MOE_FROM_ARG, &err) != MOE_OK)
-        exit(1);
-    for (; set != NULL && *set != NULL; set++) {
-        value = strchr(*set, '=');
-        snprintf(key, sizeof(key), "%.*s", (int) (value - *set), *set);
-        if (moe_options_set(o, key, value + 1, MOE_FROM_ARG, &err) != MOE_OK) {
-            printf("Bail out! %s: %s\n", *set, err.text);
-            exit(1);
-        }
-    }
-    return o;
-}
 
 /* ----------------------------------------------------------- the ledger -- */
 
@@ -64,22 +43,6 @@ add_owner(void *ctx, const char *owner, uint64_t bytes)
         h->plugins += bytes;
     else /* what the backend maps: slots, cache, activations */
         h->device += bytes;
-}
-
-/* Bytes of all tensors but the shapes that a packed matrix has beside it. */
-static uint64_t
-file_bytes(const struct moe_checkpoint *c)
-{
-    uint64_t sum = 0;
-    size_t   i;
-
-    for (i = 0; i < moe_checkpoint_count(c); i++) {
-        const struct moe_tensor_info *t = moe_checkpoint_at(c, i);
-
-        if (strstr(t->name, ".weight_shape") == NULL)
-            sum += t->bytes;
-    }
-    return sum;
 }
 
 static void
@@ -121,7 +84,7 @@ test_folder(const char *dir, const char *what, const char *format,
             const char *name, const char *const *set)
 {
     struct moe_plan_engine p = { .struct_size = sizeof(p) };
-    moe_options           *o = options(set);
+    moe_options           *o = test_options(set);
     moe_engine            *e = NULL;
 
     if (moe_plan_engine(o, what, format, &p, &err) != MOE_OK) {
@@ -217,7 +180,7 @@ test_quantized(void)
     size_t i, j;
 
     for (i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        moe_options *o = options(rows[i].set);
+        moe_options *o = test_options(rows[i].set);
         int          n = snprintf(label, sizeof(label), "%s",
                                   rows[i].fixture);
 
@@ -299,7 +262,7 @@ test_shapes(void)
     for (i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         struct moe_plan_engine p = { .struct_size = sizeof(p) };
         struct moe_shape_wish  w = { path, 0, rows[i].made, 0, 1 };
-        moe_options           *o = options(set);
+        moe_options           *o = test_options(set);
         moe_engine            *e = NULL;
 
         snprintf(label, sizeof(label), "%s, %d layers, %s", rows[i].preset,
@@ -326,7 +289,7 @@ test_whole(void)
                                         "mixtral-8x7b" };
     static const char *const words
         = "experts=int4-g32,router=bf16,embeddings=bf16,rest=bf16";
-    moe_options *o = options(NULL);
+    moe_options *o = test_options(NULL);
     size_t       i;
 
     for (i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
@@ -359,7 +322,7 @@ test_refusals(void)
 {
     struct moe_plan_engine p = { .struct_size = sizeof(p) };
     static const char *const set[] = { "memory.budget=1M", NULL };
-    moe_options             *o = options(NULL);
+    moe_options             *o = test_options(NULL);
 
     ok(moe_plan_engine(o, "gpt-oss-20b", NULL, &p, &err) == MOE_E_UNSUPPORTED
            && strstr(err.text, "cannot run it") != NULL,
@@ -371,7 +334,7 @@ test_refusals(void)
     ok(moe_plan_engine(o, "mixtrel", NULL, &p, &err) == MOE_E_NOT_FOUND,
        "no such model: %s", err.text);
     moe_options_free(o);
-    o = options(set);
+    o = test_options(set);
     ok(moe_plan_engine(o, "mixtral-8x7b", NULL, &p, &err)
            == MOE_E_OVER_BUDGET,
        "a budget that is too small: %s", err.text);
