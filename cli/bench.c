@@ -8,6 +8,7 @@
  * lists, the table, CSV and JSON.
  */
 #include "cli.h"
+#include "support/number.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -573,7 +574,6 @@ take_shape(const struct cli *c, struct moe_bench_setup *setup)
     static const char *const only[] = { "--layers", "--format", "--skew" };
     const char              *value;
     struct list              l;
-    char                    *end;
     size_t                   i;
 
     setup->shape = cli_value(c, "--shape");
@@ -598,8 +598,7 @@ take_shape(const struct cli *c, struct moe_bench_setup *setup)
     setup->layers = value != NULL ? l.at[0] : 0;
     value = cli_value(c, "--skew");
     if (value != NULL) {
-        setup->skew = strtod(value, &end);
-        if (end == value || *end != '\0'
+        if (!moe_number_real(value, (locale_t) 0, &setup->skew)
             || !(setup->skew >= 0 && setup->skew <= 10)) {
             say("--skew: '%s' is no number from 0 to 10", value);
             return EXIT_USAGE;

@@ -10,6 +10,7 @@
  * models with different tokenizers comparable.
  */
 #include "cli.h"
+#include "support/number.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -40,14 +41,12 @@ read_count(const struct cli *c, const char *flag, size_t fallback,
            size_t *out)
 {
     const char *value = cli_value(c, flag);
-    char       *end;
-    long        n;
+    int64_t     n;
 
     *out = fallback;
     if (value == NULL)
         return EXIT_OK;
-    n = strtol(value, &end, 10);
-    if (end == value || *end != '\0' || n < 1 || n > 1L << 40) {
+    if (!moe_number_whole(value, &n) || n < 1 || n > INT64_C(1) << 40) {
         say("%s: '%s' is not a positive whole number", flag, value);
         return EXIT_USAGE;
     }

@@ -3,94 +3,104 @@
  * plan_ask.c - what moe-run plan is asked: flags to a checked question.
  */
 #include "plan.h"
+#include "support/number.h"
 
-#include <errno.h>
-#include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
-/* A number, with k or M for 1024 or 1024 squared if binary. */
+/* A number that need not be whole. */
 static int
-number(const char *flag, const char *text, double min, double max, int binary,
-       double *out)
+value(const struct cli *c, const char *flag, double min, double max,
+      double *out)
 {
-    char  *end;
-    double v;
+    const char *text = cli_value(c, flag);
+    double      v;
 
-    errno = 0;
-    v = strtod(text, &end);
-    if (binary && end != text && (*end == 'k' || *end == 'K')) {
-        v *= 1024;
-        end++;
-    } else if (binary && end != text && *end == 'M') {
-        v *= 1048576;
-        end++;
-    }
-    if (end == text || *end != '\0' || !(v >= min && v <= max)) {
-        say("%s: '%s' is no number from %g to %g", flag, text, min, max);
+    if (text == NULL)
+        return EXIT_OK;
+    if (!moe_number_real(text, (locale_t) 0, &v) || !(v >= min && v <= max)) {
+        say("%s: '%.80s' is not a number from %g to %g", flag, text, min,
+            max);
         return EXIT_USAGE;
     }
     *out = v;
     return EXIT_OK;
 }
 
+/* A whole number from 1 to max; of tokens with k for 1024 of them, or M. */
 static int
-value(const struct cli *c, const char *flag, double min, double max,
-      int binary, double *out)
+whole_number(const char *flag, const char *text, double max, int tokens,
+             double *out)
+{
+    char    digits[MOE_NUMBER_MAX + 1];
+    size_t  len = strlen(text);
+    int64_t v = 0;
+    double  unit = 1;
+
+    if (tokens && len > 1 && len < sizeof(digits)) {
+        char last = text[len - 1];
+
+        unit = last == 'k' || last == 'K' ? 1024 : last == 'M' ? 1048576 : 1;
+        if (unit > 1) {
+            memcpy(digits, text, len - 1);
+            digits[len - 1] = '\0';
+        }
+    }
+    if (!moe_number_whole(unit > 1 ? digits : text, &v) || v < 1
+        || (double) v * unit > max) {
+        say("%s: '%.80s' is not a whole number%s from 1 to %.0f", flag, text,
+            tokens ? " of tokens, such as 8192 or 8k," : "", max);
+        return EXIT_USAGE;
+    }
+    *out = (double) v * unit;
+    return EXIT_OK;
+}
+
+static int
+whole(const struct cli *c, const char *flag, double max, double *out)
 {
     const char *text = cli_value(c, flag);
 
-    return text == NULL ? EXIT_OK : number(flag, text, min, max, binary, out);
+    return text == NULL ? EXIT_OK : whole_number(flag, text, max, 0, out);
 }
 
 static int
-whole(const struct cli *c, const char *flag, double min, double max,
-      double *out)
+tokens(const struct cli *c, const char *flag, double *out)
 {
-    int status = value(c, flag, min, max, 0, out);
+    const char *text = cli_value(c, flag);
 
-    if (status == EXIT_OK && *out != floor(*out)) {
-        say("%s: a whole number is wanted", flag);
-        return EXIT_USAGE;
-    }
-    return status;
+    return text == NULL ? EXIT_OK : whole_number(flag, text, 1e9, 1, out);
 }
 
-/* Numbers with commas between them. */
+/* Whole numbers with commas between them. */
 static int
 numbers(const struct cli *c, const char *flag, double max, double *out,
         size_t *n)
 {
     const char *text = cli_value(c, flag);
-    char        word[32];
+    char        word[MOE_NUMBER_MAX + 2];
     size_t      len;
     int         status;
 
     if (text == NULL)
         return EXIT_OK;
-    for (*n = 0; *text != '\0'; text += len + (text[len] == ',')) {
+    for (*n = 0;; text += len + 1) {
         len = strcspn(text, ",");
-        if (len >= sizeof(word) || *n == LIST_MAX) {
+        if (*n == LIST_MAX) {
             say("%s: at most %u numbers with commas between them", flag,
                 LIST_MAX);
             return EXIT_USAGE;
         }
-        memcpy(word, text, len);
-        word[len] = '\0';
-        status = number(flag, word, 1, max, 0, &out[*n]);
-        if (status == EXIT_OK && out[*n] != floor(out[*n])) {
-            say("%s: whole numbers are wanted", flag);
-            status = EXIT_USAGE;
-        }
+        /* one too long is no number either way */
+        snprintf(word, sizeof(word), "%.*s",
+                 len < sizeof(word) ? (int) len : (int) sizeof(word) - 1,
+                 text);
+        status = whole_number(flag, word, max, 0, &out[*n]);
         if (status != EXIT_OK)
             return status;
         (*n)++;
+        if (text[len] == '\0')
+            return EXIT_OK;
     }
-    if (*n == 0) {
-        say("%s: at least one number is wanted", flag);
-        return EXIT_USAGE;
-    }
-    return EXIT_OK;
 }
 
 /* Words with commas between them, or semicolons if one of them is mixed. */
@@ -237,34 +247,34 @@ question_read(const struct cli *c, struct question *q)
     q->trace = cli_value(c, "--trace");
     q->has_count = cli_has(c, "--gpus");
     q->has_load = cli_has(c, "--concurrency");
-    status = whole(c, "--gpus", 1, 65536, &v[0]);
+    status = whole(c, "--gpus", 65536, &v[0]);
     if (status == EXIT_OK)
-        status = whole(c, "--tp", 1, 65536, &v[1]);
+        status = whole(c, "--tp", 65536, &v[1]);
     if (status == EXIT_OK)
-        status = whole(c, "--ep", 1, 65536, &v[2]);
+        status = whole(c, "--ep", 65536, &v[2]);
     if (status == EXIT_OK)
-        status = whole(c, "--pp", 1, 65536, &v[3]);
+        status = whole(c, "--pp", 65536, &v[3]);
     if (status == EXIT_OK)
-        status = whole(c, "--concurrency", 1, 1e7, &q->setup.batch);
+        status = whole(c, "--concurrency", 1e7, &q->setup.batch);
     if (status == EXIT_OK)
-        status = value(c, "--input", 1, 1e9, 1, &q->setup.input);
+        status = tokens(c, "--input", &q->setup.input);
     if (status == EXIT_OK)
-        status = value(c, "--output", 1, 1e9, 1, &q->setup.output);
+        status = tokens(c, "--output", &q->setup.output);
     if (status == EXIT_OK)
-        status = value(c, "--context", 1, 1e9, 1, &q->setup.context);
+        status = tokens(c, "--context", &q->setup.context);
     if (status == EXIT_OK)
-        status = value(c, "--utilization", 1e-6, 1, 0,
+        status = value(c, "--utilization", 1e-6, 1,
                        &q->setup.utilization);
     if (status == EXIT_OK)
-        status = value(c, "--price", 1e-6, 1e6, 0, &q->setup.price);
+        status = value(c, "--price", 1e-6, 1e6, &q->setup.price);
     if (status == EXIT_OK)
-        status = value(c, "--api-price", 1e-6, 1e6, 0, &q->api_price);
+        status = value(c, "--api-price", 1e-6, 1e6, &q->api_price);
     if (status == EXIT_OK)
-        status = value(c, "--skew", 0, 20, 0, &q->setup.skew);
+        status = value(c, "--skew", 0, 20, &q->setup.skew);
     if (status == EXIT_OK)
-        status = value(c, "--ttft", 1e-3, 1e9, 0, &ms[0]);
+        status = value(c, "--ttft", 1e-3, 1e9, &ms[0]);
     if (status == EXIT_OK)
-        status = value(c, "--tpot", 1e-3, 1e9, 0, &ms[1]);
+        status = value(c, "--tpot", 1e-3, 1e9, &ms[1]);
     if (status == EXIT_OK)
         status = numbers(c, "--batches", 1e7, q->batches, &q->n_batches);
     if (status == EXIT_OK)

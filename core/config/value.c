@@ -2,12 +2,13 @@
 /*
  * value.c - the text of an option, read as its type.
  *
- * Owns the syntax of numbers, sizes, words and lists, and the sentences that
- * say what is wrong with one.  The same syntax holds in a file, a variable
+ * Owns the syntax of sizes, words and lists, and the sentences that say what
+ * is wrong with one; what a number is says support/number.h.  The same syntax holds in a file, a variable
  * and on the command line.
  */
 #include "config/value.h"
 #include "support/near.h"
+#include "support/number.h"
 
 #include <errno.h>
 #include <math.h>
@@ -33,40 +34,6 @@ bad(const struct moe_option_row *row, const char *text, const char *place,
 
     return moe_fail(err, MOE_E_INVAL, 0, "%s: '%.80s' is %s%s", place, text,
                     what, range_text(row, range, sizeof(range)));
-}
-
-/* A whole decimal number and nothing else; nonzero if it is one. */
-static int
-read_int(const char *text, int64_t *out)
-{
-    const char *digits = text + (*text == '-' || *text == '+');
-    char       *end;
-    long long   v;
-
-    if (*digits < '0' || *digits > '9')
-        return 0;
-    errno = 0;
-    v = strtoll(text, &end, 10);
-    if (*end != '\0' || errno != 0)
-        return 0;
-    *out = v;
-    return 1;
-}
-
-/* As read_int; no hexadecimal, no infinity, no NaN. */
-static int
-read_float(const char *text, locale_t c, double *out)
-{
-    char  *end;
-    double v;
-
-    if (text[0] == '\0' || text[strspn(text, "0123456789+-.eE")] != '\0')
-        return 0;
-    v = strtod_l(text, &end, c);
-    if (end == text || *end != '\0' || !isfinite(v))
-        return 0;
-    *out = v;
-    return 1;
 }
 
 /* The ends of "lo..hi"; an end that is not there does not limit. */
@@ -163,12 +130,12 @@ read_size(const char *text, locale_t c, uint64_t *out)
             scale *= step;
     }
     if (scale == 1) { /* exact, and no half bytes */
-        if (!read_int(digits, &whole))
+        if (!moe_number_whole(digits, &whole))
             return 0;
         *out = (uint64_t) whole;
         return 1;
     }
-    if (!read_float(digits, c, &number))
+    if (!moe_number_real(digits, c, &number))
         return 0;
     number *= scale;
     if (number >= 0x1p62)
@@ -340,7 +307,7 @@ parse_size(const struct moe_option_row *row, const char *text,
         && text[len - 1] == '%') {
         memcpy(digits, text, len - 1);
         digits[len - 1] = '\0';
-        if (read_float(digits, c, &out->percent) && out->percent >= 1
+        if (moe_number_real(digits, c, &out->percent) && out->percent >= 1
             && out->percent <= 100)
             return MOE_OK;
         out->percent = 0;
@@ -364,7 +331,7 @@ moe_value_parse(const struct moe_option_row *row, const char *text,
 
     memset(out, 0, sizeof(*out));
     if (strcmp(row->type, "int") == 0) {
-        if (!read_int(text, &out->i))
+        if (!moe_number_whole(text, &out->i))
             return bad(row, text, place, "not a whole number", err);
         int_range(row->range, &lo, &hi);
         if (out->i < lo || out->i > hi)
@@ -372,7 +339,7 @@ moe_value_parse(const struct moe_option_row *row, const char *text,
         return MOE_OK;
     }
     if (strcmp(row->type, "float") == 0) {
-        if (!read_float(text, c, &out->f))
+        if (!moe_number_real(text, c, &out->f))
             return bad(row, text, place, "not a number", err);
         float_range(row->range, c, &flo, &fhi);
         if (!(out->f >= flo && out->f <= fhi))

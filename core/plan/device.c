@@ -8,6 +8,7 @@
  */
 #include "plan/device.h"
 #include "plan/shape.h"
+#include "support/number.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -83,12 +84,9 @@ static const struct word words[] = {
 static int
 set_number(struct reader *r, const struct number *n, const char *value)
 {
-    char  *end;
     double v;
 
-    errno = 0;
-    v = strtod_l(value, &end, r->c);
-    if (end == value || *end != '\0' || !(v > 0) || v > n->max || errno != 0) {
+    if (!moe_number_real(value, r->c, &v) || !(v > 0) || v > n->max) {
         char shown[MOE_SHOW_MAX + 4];
 
         r->status = moe_fail(r->err, MOE_E_INVAL, 0,

@@ -204,12 +204,29 @@ refuses 2 '32 heads are not divided by tp 3' 'a sweep without one layout'
 for flag in gpus tp ep pp concurrency input output context utilization \
     price api-price ttft tpot; do
     bad=
-    for value in 0 -1 1e300 nan; do
+    for value in 0 -1 1e300 nan inf 0x10 ' 5' '5 ' '' 5x --5 \
+        00000000000000000000000000000000000000000000000000000000000000005; do
         moe plan mixtral-8x7b --hardware h100-sxm "--$flag" "$value"
         [ $status = 2 ] && [ ! -s "$tmp/out" ] &&
             [ "$(wc -l < "$tmp/err")" -eq 1 ] || bad="$bad '$value'"
     done
-    is "$bad" '' "--$flag: zero, negative, huge, NaN are refused"
+    is "$bad" '' "--$flag: zero, negative, huge, overlong and what is no number"
+done
+
+# Decimal digits; whole numbers have no exponent, tokens may have a k.
+for flag in gpus tp ep pp concurrency input output context; do
+    moe plan mixtral-8x7b --hardware h100-sxm "--$flag" 1e3
+    refuses 2 'not a whole number' "--$flag: 1e3 is not how it is written"
+done
+moe plan mixtral-8x7b --hardware h100-sxm --input 1.5k
+refuses 2 'tokens' 'one and a half k of tokens'
+moe plan mixtral-8x7b --hardware h100-sxm --concurrency 2k
+refuses 2 'whole number' 'k is for tokens'
+moe plan mixtral-8x7b --hardware h100-sxm --price 1e0 --concurrency +8 --json
+out_has '"concurrency":8' 'a sign is fine'
+for list in 1,,2 1, ,1 '1, 2' 0x1,2 1e1; do
+    moe plan mixtral-8x7b --hardware h100-sxm --sweep --batches "$list"
+    refuses 2 '--batches' "a list such as '$list'"
 done
 
 # --ttft and --tpot choose the count.
@@ -259,7 +276,7 @@ out_lacks '"bandwidth":77000000000' 'measured again when asked to'
 out_has '"name":"this"' 'and under the same name'
 
 # A thousand points in well under the time of a breath.
-batches=$(i=1; while [ $i -le 50 ]; do printf '%d,' $i; i=$((i + 1)); done)
+batches=$(i=1; while [ $i -lt 50 ]; do printf '%d,' $i; i=$((i + 1)); done)50
 moe plan qwen3-235b-a22b --hardware h200-sxm --csv --counts 1,2,4,8,16 \
     --formats bf16,fp8,int4,mxfp4 --batches "$batches"
 [ "$(wc -l < "$tmp/out")" -ge 900 ]

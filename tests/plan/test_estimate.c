@@ -397,6 +397,11 @@ test_device_files(void)
           "[tflops] bf16, fp16 or fp32 is missing" },
         { "[device]\nmemory_bytes = -1\n", "a number above 0" },
         { "[device]\nmemory_bytes = nan\n", "a number above 0" },
+        { "[device]\nmemory_bytes = inf\n", "a number above 0" },
+        { "[device]\nmemory_bytes = 0x10\n", "a number above 0" },
+        { "[device]\nmemory_bytes = 24 GB\n", "a number above 0" },
+        { "[device]\nmemory_bytes = 24,5\n", "a number above 0" },
+        { "[device]\nmemory_bytes = 1e99\n", "a number above 0" },
         { "[device]\nmemory_byte = 1\n", "no key [device] memory_byte" },
         { "[device]\nmemory_bytes = 1e9\nbandwidth_gbs = 1\n[tflops]\n"
           "bf16 = 1\n[price]\nusd_per_hour = 1\n", "without a date" },

@@ -51,7 +51,7 @@ parse_u64(const char *text, uint64_t *out)
     if (*text < '0' || *text > '9')
         return 0;
     errno = 0;
-    v = strtoull(text, &end, 0);
+    v = strtoull(text, &end, 10);
     if (errno != 0)
         return 0;
     if (*end == 'K' || *end == 'M' || *end == 'G') {
