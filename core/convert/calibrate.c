@@ -91,6 +91,16 @@ moe_input_of(uint32_t tensor)
     }
 }
 
+int
+moe_calibrates(const struct moe_recode *r)
+{
+    struct moe_feedback f;
+
+    return r->what == MOE_RECODE_ENCODE
+           && moe_input_of(r->tensor) != MOE_INPUT_NONE
+           && moe_feedback_open(&r->to, r->src.k, r->scale_dtype, &f);
+}
+
 /* --------------------------------------------------------------- memory -- */
 
 static int
@@ -154,8 +164,9 @@ measure(const struct moe_calibration *c, struct sizes *z)
         const struct moe_recode *r = &p->at[i];
         uint32_t                 feed = moe_input_of(r->tensor);
 
-        if (feed != MOE_INPUT_NONE && r->what == MOE_RECODE_ENCODE
-            && r->src.k > z->k)
+        int                      yes = moe_calibrates(r);
+
+        if (yes && r->src.k > z->k)
             z->k = r->src.k;
         if (r->tensor == MOE_T_EXPERT_GATE || r->tensor == MOE_T_SHARED_GATE
             || r->tensor == MOE_T_GATE || r->tensor == MOE_T_EXPERT_UP
@@ -167,7 +178,7 @@ measure(const struct moe_calibration *c, struct sizes *z)
             if (r->src.bytes > z->raw)
                 z->raw = r->src.bytes;
         }
-        if (r->what != MOE_RECODE_ENCODE || feed < MOE_INPUT_DOWN)
+        if (!yes || feed < MOE_INPUT_DOWN)
             continue;
         z->any = 1;
         z->expert |= feed == MOE_INPUT_DOWN;
@@ -363,8 +374,7 @@ moe_calibration_open(const struct moe_calibration_setup *s,
     for (i = 0; i < s->plan->n; i++) {
         const struct moe_recode *r = &s->plan->at[i];
 
-        if (r->what == MOE_RECODE_ENCODE
-            && moe_input_of(r->tensor) != MOE_INPUT_NONE)
+        if (moe_calibrates(r))
             c->wants[r->layer] |= 1u << moe_input_of(r->tensor);
     }
     measure(c, &z);

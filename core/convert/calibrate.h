@@ -24,6 +24,9 @@
 #define MOE_INPUTS            7u
 
 uint32_t moe_input_of(uint32_t tensor); /* MOE_T_* */
+/* Nonzero: a text can help its rounding: what it is multiplied with is kept,
+ * and its new format can be rounded to with feedback. */
+int moe_calibrates(const struct moe_recode *r);
 
 /* Of the mean diagonal, added to H. */
 #define MOE_CALIBRATE_DAMP 0.02

@@ -81,11 +81,10 @@ write_tensors(struct moe_recode_job *j, struct moe_error *err)
             continue;
         }
         r = &j->plan.at[j->plan.owner[i] - 1];
-        if (j->calibration != NULL && r->what == MOE_RECODE_ENCODE
-            && moe_input_of(r->tensor) != MOE_INPUT_NONE)
+        if (r->src.plane[MOE_PLANE_ELEM] != t
+            || (j->calibration != NULL && moe_calibrates(r)))
             continue;
-        if (r->src.plane[MOE_PLANE_ELEM] == t)
-            status = write_matrix(j, r, NULL, err);
+        status = write_matrix(j, r, NULL, err);
     }
     return status;
 }
@@ -106,8 +105,8 @@ write_fed(struct moe_recode_job *j, uint32_t layer, uint32_t feed,
         const struct moe_recode *r = &j->plan.at[i];
         uint64_t                 k = r->src.k;
 
-        if (r->layer != layer || r->what != MOE_RECODE_ENCODE
-            || moe_input_of(r->tensor) != feed)
+        if (r->layer != layer || moe_input_of(r->tensor) != feed
+            || !moe_calibrates(r))
             continue;
         if (have != k || feed == MOE_INPUT_DOWN) {
             st = moe_recode_need(j, &j->h, k * k * 8, err);
@@ -168,15 +167,17 @@ open_calibration(struct moe_recode_job *j, const char *in,
         return MOE_OK;
     for (i = 0; i < j->plan.n; i++) {
         const struct moe_recode *r = &j->plan.at[i];
-        struct moe_feedback      f;
         uint64_t                 bytes;
-        int                      feed;
+        int                      feed = moe_calibrates(r);
 
         if (r->what != MOE_RECODE_ENCODE)
             continue;
-        feed = moe_input_of(r->tensor) != MOE_INPUT_NONE
-               && moe_feedback_open(&r->to, r->src.k, r->scale_dtype, &f);
         any |= feed;
+        if (moe_input_of(r->tensor) == MOE_INPUT_NONE)
+            j->unfed++;
+        else if (!feed && j->unfit++ == 0)
+            snprintf(j->unfit_format, sizeof(j->unfit_format), "%.31s",
+                     r->to.format->id);
         bytes = moe_recode_room(j, r, feed);
         most = bytes > most ? bytes : most;
     }
@@ -184,6 +185,17 @@ open_calibration(struct moe_recode_job *j, const char *in,
         return moe_fail(err, MOE_E_INVAL, 0,
                         "quant.calibrate has no effect: no matrix of a layer "
                         "gets a format that rounding can be calibrated for");
+    if (j->unfed > 0)
+        moe_options_log(j->o, MOE_LOG_WARN,
+                        "quantize: %llu matrices are rounded to nearest, "
+                        "since what they are multiplied with is not kept: "
+                        "embedding or output head",
+                        (unsigned long long) j->unfed);
+    if (j->unfit > 0)
+        moe_options_log(j->o, MOE_LOG_WARN,
+                        "quantize: %llu matrices are rounded to nearest: %s "
+                        "has no elements of at most 8 bits to choose among",
+                        (unsigned long long) j->unfit, j->unfit_format);
     s.spare = most + COPY_BYTES + (1u << 20);
     return moe_calibration_open(&s, &j->calibration, err);
 }

@@ -32,6 +32,9 @@ struct moe_recode_job {
     uint64_t                 chunk_bytes;
     uint64_t                 done, total;
     uint64_t                 calibrated; /* matrices */
+    uint64_t                 unfed;   /* matrices whose inputs are not kept */
+    uint64_t                 unfit;   /* whose format knows no feedback */
+    char                     unfit_format[32]; /* one of them */
     double error; /* sum of theirs, over that of rounding to nearest */
 
     struct moe_recode_buffer raw;  /* source planes, or rows of a plain one */

@@ -10,6 +10,7 @@
 
 #include "config/with_plugins.h"
 #include "convert/calibrate.h"
+#include "convert/letters.h"
 #include "engine/engine.h"
 #include "model/change.h"
 
@@ -449,36 +450,9 @@ with_words(void)
 {
     struct change ch = { 0 };
     const char   *dir = changed("../../quant/fixtures/qwen3_moe-fp8", &ch);
-    char          text[2048];
-    size_t        n;
-    int           c;
 
-    n = (size_t) sprintf(text,
-                         "{\"added_tokens\":[],\"normalizer\":null,"
-                         "\"pre_tokenizer\":{\"type\":\"ByteLevel\","
-                         "\"add_prefix_space\":false,\"trim_offsets\":true,"
-                         "\"use_regex\":true},\"post_processor\":null,"
-                         "\"decoder\":{\"type\":\"ByteLevel\"},"
-                         "\"model\":{\"type\":\"BPE\",\"vocab\":{");
-    for (c = 'a'; c <= 'z'; c++)
-        n += (size_t) sprintf(text + n, "\"%c\":%d,", c, c - 'a' + 4);
-    sprintf(text + n, "\"\\u0120\":31},\"merges\":[]}}");
-    put_text(dir, "tokenizer.json", text);
+    put_letters(dir);
     return dir;
-}
-
-static char *
-words(size_t n)
-{
-    char  *s = malloc(n + 1);
-    size_t i;
-
-    for (i = 0; i < n; i++) {
-        seed = seed * 1664525u + 1013904223u;
-        s[i] = (char) (seed >> 28 < 3 ? ' ' : 'a' + (seed >> 16) % 26);
-    }
-    s[n] = '\0';
-    return s;
 }
 
 static void
@@ -501,7 +475,7 @@ static void
 texts(void)
 {
     const char *in = with_words(), *top = new_dir();
-    char        out[300], path[300], text[400], *s = words(300000);
+    char        out[300], path[300], text[400], *s = words(300000, 7);
     const char *set[] = { text, "quant.calibrate_tokens=4096", NULL };
 
     snprintf(out, sizeof(out), "%s/out", top);
