@@ -122,6 +122,9 @@ static const struct flag plan_flags[] = {
     { "--tp", "N", "Devices that share a sequence's attention" },
     { "--ep", "N", "Parts that the experts are dealt out to" },
     { "--pp", "N", "Stages of layers" },
+    { "--replicas", "N",
+      "Copies of the whole model, each on its part of the devices with its "
+      "part of the sequences" },
     { "--ttft", "MS",
       "Only machines with the first token in time" },
     { "--tpot", "MS", "... and with each further token in time" },

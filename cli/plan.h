@@ -22,6 +22,7 @@ struct question {
     int                    has_device;
     int                    has_count;  /* --gpus was given                    */
     int                    has_load;   /* --concurrency was given             */
+    int                    has_context;/* --context was given                 */
     double                 api_price;  /* USD a million output tokens; 0: none*/
     double                 max_ttft, max_tpot; /* seconds; 0: none            */
     const char            *trace;
@@ -54,13 +55,20 @@ char *gb_text(double bytes, char *buf);
 char *time_text(double seconds, char *buf);
 char *whole_text(double v, char *buf);
 char *usd_text(double v, char *buf);
-/* "2 x h100-sxm, tp 2, ep 1" into buf (128 bytes). */
-char *layout_text(const struct question *q, const struct moe_plan_setup *s,
-                  const struct moe_plan_result *r, char *buf);
 /* "name":value pairs of JSON, a comma before all but the first. */
 void json_number(const char *key, double v, int first);
 void json_text(const char *key, const char *v, int first);
 void json_result(const struct moe_plan_result *r);
+
+/* The format of the weights that are planned. */
+const char *format_of(const struct question *q,
+                      const struct moe_plan_model *m);
+/* The model's paragraph; the exit status after a message, or 0. */
+int answer_model(const struct question *q, const moe_planner *p);
+/* Those of a deployment on the question's device. */
+void answer_deployment(const struct question *q, const moe_planner *p,
+                       const struct moe_plan_setup  *s,
+                       const struct moe_plan_result *r);
 
 int plan_compare(const struct cli *c, struct question *q);
 int plan_sweep(const struct cli *c, struct question *q);

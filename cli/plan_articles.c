@@ -33,6 +33,8 @@ enum kind {
     FEWEST,  /* devices that hold it, of 1, 2, 4, ... */
     WHOLE,   /* seconds of a request, bare roofline; x: tokens in, y: out */
     RATE,    /* tokens a second by the estimate; x: tp, y: ep; batch 256 */
+    PART,    /* weight bytes of a device; x: copies of the model */
+    COPIES,  /* tokens a second by the estimate; x: copies; batch 256 */
     COST     /* USD a million output tokens by the estimate; x: price */
 };
 
@@ -177,8 +179,10 @@ static const struct row rows[] = {
       "eight devices hold an eighth of the experts however they are dealt" },
     { SHARD, "EP 2, TP 4", "47 GB", "mixtral-8x7b", A100, "bf16", 8, 4, 2,
       "" },
-    { TEXT, "replicated on 2", "47 GB", "", "", "93.4 GB", 0, 0, 0,
-      "a replica is the whole model" },
+    { PART, "replicated on 2", "47 GB", "mixtral-8x7b", A100, "bf16", 2, 2,
+      0, "a replica is the whole model" },
+    { PART, "four replicas, each on 2", "-", "mixtral-8x7b", A100, "bf16", 8,
+      4, 0, "eight devices as well, and what 47 GB a device would be" },
     { RATE, "EP 8, tokens a second", "14,200", "mixtral-8x7b", A100, "bf16", 8,
       1, 8, "the estimate for 256 sequences of 1,024 in and 256 out; the "
       "article does not say its batch" },
@@ -188,6 +192,13 @@ static const struct row rows[] = {
       "bf16", 8, 2, 4, "" },
     { RATE, "EP 2, TP 4, tokens a second", "13,100", "mixtral-8x7b", A100,
       "bf16", 8, 4, 2, "" },
+    { COPIES, "replicated on 2, tokens a second", "8,400", "mixtral-8x7b",
+      A100, "bf16", 2, 2, 0, "no card of 80 GB holds 93.4; throughput adds up "
+      "over replicas, and each reads all of its weights for half of the "
+      "sequences" },
+    { COPIES, "four replicas, each on 2, tokens a second", "-",
+      "mixtral-8x7b", A100, "bf16", 8, 4, 0, "on eight devices, as the rows "
+      "above: four times the reading, no faster for a single token" },
     { SENT, "EP 8, sent", "4 MB in all", "mixtral-8x7b", A100, "bf16", 8, 1,
       8, "there and back, of one device" },
     { SENT, "TP 8, sent", "2 MB twice", "mixtral-8x7b", A100, "bf16", 8, 8, 1,
@@ -348,7 +359,11 @@ ours(const struct row *r, char *buf, struct moe_error *err)
             s.input = r->x;
         if (r->kind == READ)
             s.batch = r->x;
-        if (r->kind == RATE) {
+        if (r->kind == PART || r->kind == COPIES) {
+            s.replicas = (uint32_t) r->x;
+            s.batch = 256;
+        }
+        if (r->kind == RATE || r->kind == COPIES) {
             s.input = 1024;
             s.output = 256;
         }
@@ -400,6 +415,7 @@ ours(const struct row *r, char *buf, struct moe_error *err)
         snprintf(buf, 64, "%.2f ms", x.step * 1e3);
         break;
     case SHARD:
+    case PART:
         snprintf(buf, 64, "%.2f GB", (x.experts + x.rest) / 1e9);
         break;
     case SENT:
@@ -412,7 +428,9 @@ ours(const struct row *r, char *buf, struct moe_error *err)
         snprintf(buf, 64, "%.2f s", x.ttft + (r->y - 1) * x.step);
         break;
     case RATE:
-        snprintf(buf, 64, "%s", whole_text(x.tokens_s, a));
+    case COPIES:
+        snprintf(buf, 64, "%s%s", whole_text(x.tokens_s, a),
+                 x.fits ? "" : ", if it fitted");
         break;
     case COST:
         if (x.fits)

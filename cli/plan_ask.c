@@ -233,7 +233,7 @@ int
 question_read(const struct cli *c, struct question *q)
 {
     struct moe_error err = { .struct_size = sizeof(err) };
-    double           v[4] = { 1, 0, 0, 0 }, ms[2] = { 0, 0 };
+    double           v[5] = { 1, 0, 0, 0, 0 }, ms[2] = { 0, 0 };
     const char      *name = cli_value(c, "--hardware");
     int              status;
 
@@ -247,6 +247,7 @@ question_read(const struct cli *c, struct question *q)
     q->trace = cli_value(c, "--trace");
     q->has_count = cli_has(c, "--gpus");
     q->has_load = cli_has(c, "--concurrency");
+    q->has_context = cli_has(c, "--context");
     status = whole(c, "--gpus", 65536, &v[0]);
     if (status == EXIT_OK)
         status = whole(c, "--tp", 65536, &v[1]);
@@ -254,6 +255,8 @@ question_read(const struct cli *c, struct question *q)
         status = whole(c, "--ep", 65536, &v[2]);
     if (status == EXIT_OK)
         status = whole(c, "--pp", 65536, &v[3]);
+    if (status == EXIT_OK)
+        status = whole(c, "--replicas", 65536, &v[4]);
     if (status == EXIT_OK)
         status = whole(c, "--concurrency", 1e7, &q->setup.batch);
     if (status == EXIT_OK)
@@ -293,6 +296,7 @@ question_read(const struct cli *c, struct question *q)
     q->setup.tp = (uint32_t) v[1];
     q->setup.ep = (uint32_t) v[2];
     q->setup.pp = (uint32_t) v[3];
+    q->setup.replicas = (uint32_t) v[4];
     q->max_ttft = ms[0] / 1e3;
     q->max_tpot = ms[1] / 1e3;
     if (cli_has(c, "--ideal"))

@@ -91,20 +91,25 @@ open_sides(const struct cli *c, struct match *m)
     return status;
 }
 
-/* The demand: what the weakest delivers at the asked utilization. */
+/* The demand: what the weakest of those that fit (if any does) delivers at
+ * the asked utilization. */
 static void
 set_demand(struct match *m)
 {
     double used = m->q->setup.utilization > 0 ? m->q->setup.utilization : 1;
     size_t i;
+    int    any = 0;
 
     m->priced = 1;
+    for (i = 0; i < m->n; i++)
+        any |= m->side[i].r.fits != 0;
     for (i = 0; i < m->n; i++) {
         double have = m->side[i].r.served_tokens_s;
 
-        if (i == 0 || have < m->demand)
-            m->demand = have;
         m->priced &= m->side[i].r.usd_hour > 0;
+        if ((m->side[i].r.fits || !any)
+            && (m->demand <= 0 || have < m->demand))
+            m->demand = have;
     }
     m->demand *= used;
     for (i = 0; i < m->n; i++)
@@ -227,35 +232,36 @@ print_break_even(const struct match *m)
         int                first = 0;
         double             at = crossing(x, y, &first), reads;
 
+        out_format("  against %s\n    a token of %s is ", y->m.name,
+                   x->m.name);
         if (at > 0)
-            out_format("  %s is the %s one below a batch of %.0f, %s from "
-                       "there on\n", x->m.name, first ? "cheaper" : "dearer",
-                       at, y->m.name);
+            out_format("%s below a batch of %.0f and %s from there on\n",
+                       first ? "cheaper" : "dearer", at,
+                       first ? "dearer" : "cheaper");
         else
-            out_format("  %s is the %s one at every batch both have room "
-                       "for, against %s\n", x->m.name,
-                       first ? "cheaper" : "dearer", y->m.name);
+            out_format("%s at every batch that both have room for\n",
+                       first ? "cheaper" : "dearer");
         if (x->m.n_experts != 0 && y->m.n_experts == 0) {
             reads = moe_plan_traffic_batch(x->p, (double) y->m.active);
             if (isinf(reads))
                 out_text("    it reads fewer weights a step at any batch\n");
-            else if (reads > 1)
+            else if (reads > 1.005)
                 out_format("    it reads fewer weights a step below a batch "
                            "of %.2f\n", reads);
+            else if (reads > 0.995)
+                out_text("    it reads as many weights a step for one "
+                         "sequence, more for several\n");
             else
                 out_text("    it reads more weights a step at any batch\n");
         }
         if (m->priced && x->r.usd_output > 0 && y->r.usd_output > 0) {
             double used = x->r.usd_output / y->r.usd_output;
 
-            if (used < 1)
-                out_format("    used %.0f %% of the hours it costs as much "
-                           "a token as %s used all of them\n", 100 * used,
-                           y->m.name);
-            else
-                out_format("    %s used %.0f %% of the hours costs as much a "
-                           "token as it used all of them\n", y->m.name,
-                           100 / used);
+            out_format("    break-even utilization: %s busy %.0f %% of the "
+                       "hours costs as much a token\n      as %s busy all "
+                       "of them\n", used < 1 ? x->m.name : y->m.name,
+                       used < 1 ? 100 * used : 100 / used,
+                       used < 1 ? y->m.name : x->m.name);
         }
     }
     for (i = 0; i < m->n && m->q->api_price > 0 && m->priced; i++) {
@@ -304,9 +310,10 @@ print_advice(const struct match *m)
 #define SAY(...)                                                              \
     n += (size_t) snprintf(text + n, n < sizeof(text) ? sizeof(text) - n : 0, \
                            __VA_ARGS__)
-    SAY("Advice: for %s sequences at once and %.0f %% of the hours used, "
+    SAY("Advice: for %s sequence%s at once and %.0f %% of the hours used, "
         "that is %s output tokens a second on average, take %s",
-        whole_text(m->q->setup.batch, a), 100 * used,
+        whole_text(m->q->setup.batch, a), m->q->setup.batch > 1 ? "s" : "",
+        100 * used,
         whole_text(m->demand, b), best->m.name);
     if (m->priced)
         SAY(": %s a million output tokens with the prefills",
@@ -325,8 +332,8 @@ print_advice(const struct match *m)
         if (!y->r.fits)
             SAY("and does not fit. ");
         else if (y->s.devices != best->s.devices)
-            SAY("because it occupies %u devices against %u at every load. ",
-                y->s.devices, best->s.devices);
+            SAY("because it occupies %u device%s against %u at every load. ",
+                y->s.devices, y->s.devices > 1 ? "s" : "", best->s.devices);
         else
             SAY("on as many devices: at this load the machine costs the "
                 "same, and the faster one leaves more room to grow. ");
@@ -417,13 +424,20 @@ plan_compare(const struct cli *c, struct question *q)
         if (cli_has(c, "--json")) {
             print_json(m);
         } else {
-            out_format("%s, %.0f sequences at once, %.0f tokens in, %.0f "
-                       "out; each model on the fewest devices that hold it\n",
-                       q->device.name, q->setup.batch, q->setup.input,
+            out_format("%s, %.0f sequence%s at once, %.0f tokens in, %.0f "
+                       "out; ", q->device.name, q->setup.batch,
+                       q->setup.batch > 1 ? "s" : "", q->setup.input,
                        q->setup.output);
-            if (m->priced && q->setup.price <= 0)
-                out_format("at $%.2f an hour and device, seen in %s\n",
-                           q->device.price, q->device.price_date);
+            if (q->has_count)
+                out_format("each model on %u devices\n", q->setup.devices);
+            else
+                out_text("each model on the fewest devices that hold it\n");
+            if (m->priced)
+                out_format("at $%.2f an hour and device, %s%s\n",
+                           q->setup.price > 0 ? q->setup.price
+                                              : q->device.price,
+                           q->setup.price > 0 ? "as given" : "seen in ",
+                           q->setup.price > 0 ? "" : q->device.price_date);
             out_text("\n");
             print_table(m);
             print_by_batch(m);

@@ -83,7 +83,8 @@ print_csv(const struct grid *g)
     out_text("model,device,format,devices,batch,context,fits,tp,ep,pp,"
              "needed_bytes,limit_bytes,ttft_s,tpot_s,roofline_tpot_s,"
              "tokens_per_s,served_tokens_per_s,bound,distinct_experts,"
-             "imbalance,usd_per_hour,usd_per_m_input,usd_per_m_output\n");
+             "imbalance,usd_per_hour,usd_per_m_input,usd_per_m_output,"
+             "replicas\n");
     for (i = 0; i < g->n; i++) {
         const struct point           *x = &g->points[i];
         const struct moe_plan_result *r = &x->r;
@@ -92,13 +93,13 @@ print_csv(const struct grid *g)
             continue;
         /* a mixed format has commas */
         out_format("\"%s\",%s,\"%s\",%u,%.0f,%.0f,%u,%u,%u,%u,%.0f,%.0f,"
-                   "%.6g,%.6g,%.6g,%.6g,%.6g,%s,%.6g,%.6g,%.6g,%.6g,%.6g\n",
+                   "%.6g,%.6g,%.6g,%.6g,%.6g,%s,%.6g,%.6g,%.6g,%.6g,%.6g,%u\n",
                    g->model, g->q->device.name, x->format, x->devices,
                    x->batch, g->context, r->fits, r->tp, r->ep, r->pp,
                    r->needed, r->limit, r->ttft, r->step, r->roofline_step,
                    r->tokens_s, r->served_tokens_s, bound_name(r->bound),
                    r->distinct, r->imbalance, r->usd_hour, r->usd_input,
-                   r->usd_output);
+                   r->usd_output, r->replicas);
     }
 }
 

@@ -86,24 +86,6 @@ usd_text(double v, char *buf)
     return buf;
 }
 
-char *
-layout_text(const struct question *q, const struct moe_plan_setup *s,
-            const struct moe_plan_result *r, char *buf)
-{
-    size_t n = (size_t) snprintf(buf, 128, "%u x %s", s->devices,
-                                 q->device.name);
-
-    if (s->devices > 1)
-        n += (size_t) snprintf(buf + n, 128 - n, ", tp %u", r->tp);
-    if (r->ep > 1)
-        n += (size_t) snprintf(buf + n, 128 - n, ", ep %u", r->ep);
-    if (r->dp > 1)
-        n += (size_t) snprintf(buf + n, 128 - n, ", dp %u", r->dp);
-    if (r->pp > 1)
-        (void) snprintf(buf + n, 128 - n, ", pp %u", r->pp);
-    return buf;
-}
-
 void
 json_number(const char *key, double v, int first)
 {
@@ -131,6 +113,7 @@ json_result(const struct moe_plan_result *r)
     json_number("ep", r->ep, 0);
     json_number("pp", r->pp, 0);
     json_number("dp", r->dp, 0);
+    json_number("replicas", r->replicas, 0);
     out_text(",\"device_bytes\":{");
     json_number("experts", floor(r->experts), 1);
     json_number("rest", floor(r->rest), 0);

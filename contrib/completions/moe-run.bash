@@ -73,6 +73,8 @@ _moe_run()
         return ;;
     --pp)
         return ;;
+    --replicas)
+        return ;;
     --ttft)
         return ;;
     --tpot)
@@ -210,11 +212,11 @@ _moe_run()
         operands='' ;;
     plan)
         flags='--hardware --gpus --format --kv --concurrency --input --output
-            --context --utilization --price --api-price --tp --ep --pp --ttft
-            --tpot --ideal --skew --trace --compare --sweep --batches
-            --formats --counts --csv --svg --dark --chart --json --models
-            --devices --articles --config --set -v --verbose -q --quiet
-            -h --help -V --version --backend -t --threads --pin
+            --context --utilization --price --api-price --tp --ep --pp
+            --replicas --ttft --tpot --ideal --skew --trace --compare --sweep
+            --batches --formats --counts --csv --svg --dark --chart --json
+            --models --devices --articles --config --set -v --verbose
+            -q --quiet -h --help -V --version --backend -t --threads --pin
             -b --batch-rows -np --sequences --min-tier --budget -ctk --kv-type
             --page-rows --eviction --plugin-path --plugin --log-level'
         operands=d ;;

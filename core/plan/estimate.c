@@ -7,12 +7,17 @@
  * sequences; the experts are dealt out to ep parts, each cut into G / ep.
  * So every device holds 1/G of a stage's experts and 1/tp of its rest.
  *
+ * Copies of the model (data-parallel replicas) are such deployments side by
+ * side, each with its part of the sequences: one is estimated, the fullest,
+ * and what they do together is added up.
+ *
  * Time of a pass over a layer's worth of tokens: the larger of bytes read
  * and arithmetic, on the fullest rank; then the exchanges; then a launch for
  * each layer.  A stage works on 1/pp of the batch, so a step of the whole
  * batch takes as long as that part needs through all stages.
  */
 #include "plan/host.h"
+#include "plan/layout.h"
 #include "plan/shape.h"
 
 #include <math.h>
@@ -20,7 +25,6 @@
 
 #define USABLE        0.9    /* of a device's memory */
 #define PREFILL_CHUNK 2048.0 /* tokens whose activations are held at once */
-#define DEVICES_MAX   65536u
 
 /* What does not depend on the deployment's size. */
 struct sums {
@@ -106,129 +110,6 @@ score_flop(const moe_planner *p, const struct sums *u, double context)
     return moe_plan_decode_flop(p, context) - u->rest_flop - u->expert_flop;
 }
 
-struct layout {
-    uint32_t G, tp, ep, pp, dp;
-};
-
-/* -------------------------------------------------------------- checks -- */
-
-static moe_status
-out_of_range(const char *what, double v, const char *range,
-             struct moe_error *err)
-{
-    return moe_fail(err, MOE_E_INVAL, 0, "%s: %g is out of range (%s)", what,
-                    v, range);
-}
-
-static moe_status
-check(const moe_planner *p, const struct moe_plan_setup *s,
-      struct moe_error *err)
-{
-    if (s->device == NULL)
-        return moe_fail(err, MOE_E_INVAL, 0, "a device is wanted");
-    if (s->devices == 0 || s->devices > DEVICES_MAX)
-        return out_of_range("devices", s->devices, "1..65536", err);
-    if (!(s->batch >= 1 && s->batch <= 1e7))
-        return out_of_range("concurrency", s->batch, "1..1e7", err);
-    if (!(s->input >= 0 && s->input <= 1e9))
-        return out_of_range("input", s->input, "0..1e9 tokens", err);
-    if (!(s->output >= 0 && s->output <= 1e9))
-        return out_of_range("output", s->output, "0..1e9 tokens", err);
-    if (!(s->context >= 0 && s->context <= 1e9))
-        return out_of_range("context", s->context, "0..1e9 tokens", err);
-    if (!(s->utilization >= 0 && s->utilization <= 1))
-        return out_of_range("utilization", s->utilization, "0..1", err);
-    if (!(s->price >= 0 && s->price <= 1e6))
-        return out_of_range("price", s->price, "0..1e6 USD an hour", err);
-    if (!(s->kv_elem >= 0 && s->kv_elem <= 8))
-        return out_of_range("cache element", s->kv_elem, "0..8 bytes", err);
-    if (!(s->skew >= 0 && s->skew <= 20))
-        return out_of_range("skew", s->skew, "0..20", err);
-    if (!(s->imbalance == 0 || s->imbalance >= 1) || s->imbalance > 1e6)
-        return out_of_range("imbalance", s->imbalance, "1..1e6", err);
-    if ((s->flags & MOE_PLAN_IDEAL) == 0 && s->devices > 1
-        && s->device->link_rate <= 0)
-        return moe_fail(err, MOE_E_INVAL, 0,
-                        "%s: its file names no link to others; plan one of "
-                        "it", s->device->name);
-    (void) p;
-    return MOE_OK;
-}
-
-/* The numbers up to 64 that divide n, "1 2 4". */
-static void
-divisors(uint64_t n, char *buf, size_t size)
-{
-    uint64_t i;
-    size_t   at = 0;
-
-    buf[0] = '\0';
-    for (i = 1; i <= 64 && i <= n && at + 8 < size; i++)
-        if (n % i == 0)
-            at += (size_t) snprintf(buf + at, size - at, "%s%llu",
-                                    at > 0 ? " " : "",
-                                    (unsigned long long) i);
-}
-
-static moe_status
-lay_out(const moe_planner *p, const struct moe_plan_setup *s,
-        const struct layout *want, struct layout *out, struct moe_error *err)
-{
-    const struct moe_sketch *m = &p->s;
-    struct layout           l = *want;
-    char                    good[160];
-
-    if (l.pp == 0)
-        l.pp = 1;
-    if (l.pp > m->n_layers)
-        return moe_fail(err, MOE_E_INVAL, 0,
-                        "%s: %u layers are not %u stages", m->name,
-                        m->n_layers, l.pp);
-    if (s->devices % l.pp != 0) {
-        divisors(s->devices, good, sizeof(good));
-        return moe_fail(err, MOE_E_INVAL, 0,
-                        "%u devices are not %u stages of equal size; with: "
-                        "%s", s->devices, l.pp, good);
-    }
-    l.G = s->devices / l.pp;
-    if (l.tp == 0 || l.G % l.tp != 0) {
-        divisors(l.G, good, sizeof(good));
-        return moe_fail(err, MOE_E_INVAL, 0,
-                        "tp %u does not divide the %u devices of a stage; "
-                        "with: %s", l.tp, l.G, good);
-    }
-    if (m->heads % l.tp != 0) {
-        divisors(m->heads, good, sizeof(good));
-        return moe_fail(err, MOE_E_INVAL, 0,
-                        "%s: %u heads are not divided by tp %u; with: %s",
-                        m->name, m->heads, l.tp, good);
-    }
-    if (m->n_experts == 0)
-        l.ep = 1;
-    if (l.ep == 0 || l.G % l.ep != 0) {
-        divisors(l.G, good, sizeof(good));
-        return moe_fail(err, MOE_E_INVAL, 0,
-                        "ep %u does not divide the %u devices of a stage; "
-                        "with: %s", l.ep, l.G, good);
-    }
-    if (m->n_experts != 0 && m->n_experts % l.ep != 0) {
-        divisors(m->n_experts, good, sizeof(good));
-        return moe_fail(err, MOE_E_INVAL, 0,
-                        "%s: %u experts are not divided by ep %u; with: %s",
-                        m->name, m->n_experts, l.ep, good);
-    }
-    if (m->n_experts != 0 && m->expert_width % (l.G / l.ep) != 0) {
-        divisors(m->expert_width, good, sizeof(good));
-        return moe_fail(err, MOE_E_INVAL, 0,
-                        "%s: experts of width %u cannot be cut into %u; "
-                        "into: %s", m->name, m->expert_width, l.G / l.ep,
-                        good);
-    }
-    l.dp = l.G / l.tp;
-    *out = l;
-    return MOE_OK;
-}
-
 /* -------------------------------------------------------------- memory -- */
 
 struct memory {
@@ -238,7 +119,7 @@ struct memory {
 /* Of one device.  context: tokens that each sequence may have. */
 static double
 memory_of(const moe_planner *p, const struct moe_plan_setup *s,
-          const struct sums *u, const struct layout *l, double batch,
+          const struct sums *u, const struct moe_layout *l, double batch,
           double context, struct memory *out)
 {
     const struct moe_sketch *m = &p->s;
@@ -277,7 +158,7 @@ memory_of(const moe_planner *p, const struct moe_plan_setup *s,
 /* The largest whole v in [0, most] for which the deployment fits. */
 static double
 largest(const moe_planner *p, const struct moe_plan_setup *s,
-        const struct sums *u, const struct layout *l, int is_batch,
+        const struct sums *u, const struct moe_layout *l, int is_batch,
         double fixed, double most)
 {
     struct memory m;
@@ -309,7 +190,7 @@ struct pass {
  */
 static double
 pass_time(const moe_planner *p, const struct moe_plan_setup *s,
-          const struct sums *u, const struct layout *l, double tokens,
+          const struct sums *u, const struct moe_layout *l, double tokens,
           double groups, double scores, double cache, double eff,
           struct pass *out)
 {
@@ -532,7 +413,7 @@ money(const struct moe_plan_setup *s, struct moe_plan_result *r)
 static void
 estimate(const moe_planner *p, const struct moe_plan_setup *s,
          const struct sums *u, const struct moe_formats *f,
-         const struct layout *l, struct moe_plan_result *r)
+         const struct moe_layout *l, struct moe_plan_result *r)
 {
     const struct moe_sketch *m = &p->s;
     double elem = s->kv_elem > 0 ? s->kv_elem : 2;
@@ -605,7 +486,7 @@ estimate(const moe_planner *p, const struct moe_plan_setup *s,
 /* How uneven the ranks are under a skewed popularity: drawn, with a seed of
  * its own so that the same question has the same answer. */
 static moe_status
-draw_imbalance(const moe_planner *p, const struct layout *l,
+draw_imbalance(const moe_planner *p, const struct moe_layout *l,
                struct moe_plan_setup *s, struct moe_error *err)
 {
     struct moe_plan_draw   d = { .struct_size = sizeof(d), .trials = 64,
@@ -635,26 +516,49 @@ better(const struct moe_plan_result *a, const struct moe_plan_result *b)
     return a->step < b->step;
 }
 
+/* What `copies` of a deployment do together, of which r is the fullest. */
+static void
+add_copies(const struct moe_plan_setup *s, const struct moe_plan_setup *one,
+           uint32_t copies, struct moe_plan_result *r)
+{
+    double busy = s->batch < copies ? s->batch : copies;
+    double share = s->batch / one->batch; /* of the fullest one's sequences */
+
+    r->replicas = copies;
+    r->weights *= copies;
+    r->step_bytes *= busy;
+    r->step_flop *= share;
+    r->tokens_s *= share;
+    r->served_tokens_s *= share;
+    r->prefill_tokens_s *= copies;
+    r->max_batch *= copies;
+    r->critical_batch *= copies;
+    money(s, r);
+}
+
 MOE_API moe_status
 moe_plan_run(const moe_planner *p, const struct moe_plan_setup *s,
              struct moe_plan_result *out, struct moe_error *err)
 {
     struct moe_plan_result r, best = { 0 };
-    struct moe_plan_setup  with;
-    struct layout          l, want;
+    struct moe_plan_setup  one = *s, with;
+    struct moe_layout      l, want;
     struct moe_formats     f;
     struct sums            u;
     struct moe_error       first = { .struct_size = sizeof(first) };
     uint32_t               G, tries[2][2], n_tp = 1, n_ep = 1, i, j, have = 0;
+    uint32_t               copies = s->replicas > 0 ? s->replicas : 1;
     moe_status             status;
 
-    status = check(p, s, err);
+    status = moe_layout_check(s, err);
     if (status == MOE_OK)
         status = sum_up(p, s, &f, &u, err);
     if (status != MOE_OK)
         return status;
+    one.devices = s->devices / copies;
+    one.batch = ceil(s->batch / copies);
     want.pp = s->pp > 0 ? s->pp : 1;
-    G = s->devices / want.pp;
+    G = one.devices / want.pp;
     tries[0][0] = s->tp > 0 ? s->tp : G;
     tries[1][0] = s->ep > 0 ? s->ep : 1;
     if (s->tp == 0 && G > 1 && p->s.n_experts != 0)
@@ -665,11 +569,11 @@ moe_plan_run(const moe_planner *p, const struct moe_plan_setup *s,
         for (j = 0; j < n_ep; j++) {
             want.tp = tries[0][i];
             want.ep = tries[1][j];
-            status = lay_out(p, s, &want, &l,
-                             first.status == MOE_OK ? &first : NULL);
+            status = moe_layout_make(&p->s, &one, &want, &l,
+                                     first.status == MOE_OK ? &first : NULL);
             if (status != MOE_OK)
                 continue;
-            with = *s;
+            with = one;
             if (s->skew > 0 && s->imbalance == 0 && l.ep > 1) {
                 status = draw_imbalance(p, &l, &with, err);
                 if (status != MOE_OK)
@@ -682,23 +586,11 @@ moe_plan_run(const moe_planner *p, const struct moe_plan_setup *s,
         }
     if (!have)
         return moe_fail(err, first.status, 0, "%s", first.text);
+    add_copies(s, &one, copies, &best);
     if (out->struct_size != 0 && out->struct_size < best.struct_size)
         best.struct_size = out->struct_size;
     memcpy(out, &best, best.struct_size);
     return MOE_OK;
-}
-
-/* The fewest devices that a layout with these parts can have; 0: more than
- * any. */
-static uint32_t
-least_devices(const struct moe_plan_setup *s)
-{
-    uint64_t a = s->tp > 0 ? s->tp : 1, b = s->ep > 0 ? s->ep : 1, n = a;
-
-    while (n % b != 0)
-        n += a;
-    n *= s->pp > 0 ? s->pp : 1;
-    return n <= DEVICES_MAX ? (uint32_t) n : 0;
 }
 
 MOE_API uint32_t
@@ -708,7 +600,7 @@ moe_plan_devices(const moe_planner *p, const struct moe_plan_setup *s,
     struct moe_plan_setup  try = *s;
     struct moe_plan_result r = { .struct_size = sizeof(r) };
 
-    try.devices = least_devices(s);
+    try.devices = moe_layout_least(s);
     for (; try.devices > 0 && try.devices <= most; try.devices *= 2)
         if (moe_plan_run(p, &try, &r, NULL) == MOE_OK && r.fits)
             return try.devices;

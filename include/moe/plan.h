@@ -245,7 +245,7 @@ struct moe_plan_setup {
     uint32_t                      flags;
     const struct moe_plan_device *device;
     const char                   *format;  /* NULL: as published              */
-    uint32_t devices;
+    uint32_t devices; /* in all                                               */
     uint32_t tp;      /* devices that share a sequence's attention; 0: choose */
     uint32_t ep;      /* parts the experts are dealt out to; 0: choose        */
     uint32_t pp;      /* stages of layers; 0: 1                               */
@@ -257,8 +257,11 @@ struct moe_plan_setup {
     double   price;   /* USD an hour and device; 0: the device's              */
     double   skew;    /* of the experts' popularity, as moe_plan_draw's       */
     double   imbalance; /* of the fullest rank, if known; 0: estimate         */
+    uint32_t replicas;  /* copies of the model, each on devices / replicas of
+                           them with its part of the batch; 0: 1              */
+    uint32_t pad;
 };
-MOE_NO_TAIL(moe_plan_setup, imbalance);
+MOE_NO_TAIL(moe_plan_setup, pad);
 
 #define MOE_PLAN_BOUND_MEMORY  0u
 #define MOE_PLAN_BOUND_COMPUTE 1u
@@ -272,7 +275,7 @@ struct moe_plan_result {
     uint32_t prefill_bound;
     /* bytes of one device */
     double experts, rest, kv, activations, needed, limit;
-    /* all devices together */
+    /* all devices together; distinct experts a layer and step, of one copy */
     double weights, step_bytes, step_flop, distinct;
     double imbalance;        /* fullest rank over the mean, 1 if there is one */
     double layer_traffic;    /* bytes sent by a device in a layer's exchange  */
@@ -285,8 +288,10 @@ struct moe_plan_result {
     double usd_hour, usd_idle;    /* of an hour; of it for idleness           */
     double max_batch, max_context;/* that fit; 0: none                        */
     double critical_batch;   /* tokens a step from which arithmetic binds     */
+    uint32_t replicas;       /* copies; the parts above are those of one      */
+    uint32_t pad;
 };
-MOE_NO_TAIL(moe_plan_result, critical_batch);
+MOE_NO_TAIL(moe_plan_result, pad);
 /*
  * MOE_E_INVAL: a figure out of range, or a layout that does not divide heads
  * or experts, with those that do.  A deployment that does not fit is no
@@ -296,8 +301,8 @@ MOE_API moe_status moe_plan_run(const moe_planner *p,
                                 const struct moe_plan_setup *s,
                                 struct moe_plan_result *out,
                                 struct moe_error *err);
-/* Fewest devices (1, 2, 4, 8, ... times what pp, tp and ep ask for) on which
- * the setup fits; 0: none up to `most`. */
+/* Fewest devices (1, 2, 4, 8, ... times what pp, tp, ep and replicas ask for)
+ * on which the setup fits; 0: none up to `most`. */
 MOE_API uint32_t moe_plan_devices(const moe_planner *p,
                                   const struct moe_plan_setup *s,
                                   uint32_t most);

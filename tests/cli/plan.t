@@ -201,7 +201,7 @@ moe plan mixtral-8x7b --hardware h100-sxm --sweep --formats 'fp8;fp9'
 refuses 2 'fp9' 'a format in a list'
 moe plan mixtral-8x7b --hardware h100-sxm --sweep --counts 3
 refuses 2 '32 heads are not divided by tp 3' 'a sweep without one layout'
-for flag in gpus tp ep pp concurrency input output context utilization \
+for flag in gpus tp ep pp replicas concurrency input output context utilization \
     price api-price ttft tpot; do
     bad=
     for value in 0 -1 1e300 nan inf 0x10 ' 5' '5 ' '' 5x --5 \
@@ -214,7 +214,7 @@ for flag in gpus tp ep pp concurrency input output context utilization \
 done
 
 # Decimal digits; whole numbers have no exponent, tokens may have a k.
-for flag in gpus tp ep pp concurrency input output context; do
+for flag in gpus tp ep pp replicas concurrency input output context; do
     moe plan mixtral-8x7b --hardware h100-sxm "--$flag" 1e3
     refuses 2 'not a whole number' "--$flag: 1e3 is not how it is written"
 done
@@ -234,6 +234,36 @@ moe plan mixtral-8x7b --hardware h100-sxm --concurrency 32 --tpot 15 --json
 out_has '"count":4' 'as many as it takes to be fast enough'
 moe plan mixtral-8x7b --hardware h100-sxm --gpus 2 --concurrency 32 --tpot 1
 out_has 'THAT IS SLOWER' 'a target that is missed is said'
+
+# Copies of the model: throughput adds up.
+field() { # NAME: a number of the plan, not of its batches
+    sed 's/,"batches".*//; s/.*"plan"://' "$tmp/out" |
+        sed -n "s/.*\"$1\":\([0-9.e+-]*\).*/\1/p"
+}
+moe plan mixtral-8x7b --hardware a100-80 --gpus 2 --concurrency 64 --json
+step=$(field tpot_s) usd=$(field usd_per_m_output)
+moe plan mixtral-8x7b --hardware a100-80 --gpus 8 --replicas 4 \
+    --concurrency 256 --json
+is "$(field replicas) $(field tpot_s) $(field usd_per_m_output)" \
+    "4 $step $usd" 'four copies take as long as one, and cost as much a token'
+json_check "$tmp/out" 'as JSON'
+moe plan mixtral-8x7b --hardware a100-80 --gpus 8 --replicas 4
+out_has '4 copies of the model, each on 2 devices' 'in words'
+out_lacks 'ways to lay it out' 'the layout was asked for'
+moe plan mixtral-8x7b --hardware a100-80 --replicas 3 --json
+out_has '"count":6' 'the fewest devices for three'
+moe plan mixtral-8x7b --hardware a100-80 --gpus 8 --replicas 3
+refuses 2 'with: 1 2 4 8' 'copies that do not share the devices equally'
+moe plan mixtral-8x7b --replicas 2 --format int4
+out_has '2 x rtx-5090' 'the machines that hold two copies'
+moe plan mixtral-8x7b --hardware a100-80 --csv --replicas 2 --counts 4,8 \
+    --formats bf16 --batches 8
+is "$(sed -n '2,$s/.*,//p' "$tmp/out" | tr '\n' ' ')" '2 2 ' 'in a sweep'
+moe plan mixtral-8x7b --hardware a100-80 --gpus 8 --concurrency 64
+out_has '4 copies: ' 'and among the ways to lay out eight devices'
+out_has 'fastest for each token' 'of which one is best'
+moe plan llama-3.1-8b --hardware apple-m4-max --gpus 2 --replicas 2
+status_is 0 'copies need no link'
 
 # Output that cannot be written.
 if [ -c /dev/full ]; then

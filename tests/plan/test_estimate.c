@@ -278,6 +278,89 @@ test_memory(void)
     moe_plan_close(p);
 }
 
+/* Copies of a model: throughput adds up, latency is that of one. */
+static void
+test_replicas(void)
+{
+    struct moe_error       err = { .struct_size = sizeof(err) };
+    struct moe_plan_device d = device_or_die("a100-80-sxm");
+    struct moe_plan_setup  one = { .struct_size = sizeof(one), .device = &d,
+                                   .devices = 2, .batch = 16, .input = 512,
+                                   .output = 128, .price = 3 };
+    struct moe_plan_setup  s = one;
+    struct moe_plan_result a = { .struct_size = sizeof(a) }, b = a;
+    moe_planner           *p = open_or_die("mixtral-8x7b");
+
+    s.devices = 8;
+    s.replicas = 4;
+    s.batch = 64;
+    ok(moe_plan_run(p, &one, &a, &err) == MOE_OK && a.replicas == 1
+           && moe_plan_run(p, &s, &b, &err) == MOE_OK && b.replicas == 4
+           && b.fits && b.tp == a.tp && b.ep == a.ep,
+       "four copies of two devices each: %s", err.text);
+    ok(b.step == a.step && b.ttft == a.ttft
+           && b.roofline_step == a.roofline_step
+           && b.imbalance == a.imbalance
+           && b.layer_traffic == a.layer_traffic,
+       "no copy is faster than one: %g s", b.step);
+    ok(b.needed == a.needed && b.experts == a.experts && b.kv == a.kv
+           && b.max_context == a.max_context, "nor has it more room");
+    ok(near(b.tokens_s, 4 * a.tokens_s, 1e-12)
+           && near(b.served_tokens_s, 4 * a.served_tokens_s, 1e-12)
+           && near(b.prefill_tokens_s, 4 * a.prefill_tokens_s, 1e-12)
+           && near(b.step_flop, 4 * a.step_flop, 1e-12)
+           && near(b.step_bytes, 4 * a.step_bytes, 1e-12)
+           && b.weights == 4 * a.weights && b.max_batch == 4 * a.max_batch
+           && b.critical_batch == 4 * a.critical_batch,
+       "all of them do four times as much: %.0f tokens/s", b.tokens_s);
+    ok(b.usd_hour == 24 && near(b.usd_output, a.usd_output, 1e-12)
+           && near(b.usd_input, a.usd_input, 1e-12),
+       "for four times the money");
+    s.batch = b.max_batch;
+    ok(moe_plan_run(p, &s, &b, &err) == MOE_OK && b.fits, "the most fit");
+    s.batch++;
+    ok(moe_plan_run(p, &s, &b, &err) == MOE_OK && !b.fits,
+       "one more does not");
+
+    s.batch = 5; /* two for one of them, one for each of the others */
+    one.batch = 2;
+    ok(moe_plan_run(p, &one, &a, &err) == MOE_OK
+           && moe_plan_run(p, &s, &b, &err) == MOE_OK && b.step == a.step
+           && near(b.tokens_s, 5 / a.step, 1e-12),
+       "five sequences wait for the copy that has two");
+    s.batch = 1;
+    one.batch = 1;
+    ok(moe_plan_run(p, &one, &a, &err) == MOE_OK
+           && moe_plan_run(p, &s, &b, &err) == MOE_OK
+           && near(b.tokens_s, a.tokens_s, 1e-12)
+           && near(b.step_bytes, a.step_bytes, 1e-12),
+       "one sequence has one of them at work");
+    s.replicas = 3;
+    is_int(moe_plan_run(p, &s, &b, &err), MOE_E_INVAL, "three on eight");
+    has_str(err.text, "8 devices cannot hold 3 copies of equal size; with: "
+                      "1 2 4 8", "which would do");
+    s.devices = 6;
+    ok(moe_plan_run(p, &s, &b, &err) == MOE_OK && b.tp == 2, "on six");
+    is_int(moe_plan_devices(p, &s, 64), 6, "the fewest for three of them");
+    s.replicas = 65536;
+    s.tp = s.pp = 65536;
+    is_int(moe_plan_devices(p, &s, 65536), 0, "more than any number");
+    moe_plan_close(p);
+
+    p = open_or_die("llama-3.1-8b");
+    d = device_or_die("apple-m4-max-40c");
+    memset(&s, 0, sizeof(s));
+    s.struct_size = sizeof(s);
+    s.device = &d;
+    s.devices = 2;
+    s.replicas = 2;
+    s.batch = 2;
+    s.output = 10;
+    ok(moe_plan_run(p, &s, &b, &err) == MOE_OK && b.fits,
+       "copies need no link %s", err.text);
+    moe_plan_close(p);
+}
+
 static void
 test_money(void)
 {
@@ -443,6 +526,7 @@ main(void)
     test_measured();
     test_prefill();
     test_memory();
+    test_replicas();
     test_money();
     test_refusals();
     test_device_files();
