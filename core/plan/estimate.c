@@ -548,6 +548,7 @@ moe_plan_run(const moe_planner *p, const struct moe_plan_setup *s,
     struct moe_error       first = { .struct_size = sizeof(first) };
     uint32_t               G, tries[2][2], n_tp = 1, n_ep = 1, i, j, have = 0;
     uint32_t               copies = s->replicas > 0 ? s->replicas : 1;
+    double                 drawn[2] = { 0, 0 }; /* for the tries of ep */
     moe_status             status;
 
     status = moe_layout_check(s, err);
@@ -574,10 +575,12 @@ moe_plan_run(const moe_planner *p, const struct moe_plan_setup *s,
             if (status != MOE_OK)
                 continue;
             with = one;
-            if (s->skew > 0 && s->imbalance == 0 && l.ep > 1) {
+            with.imbalance = s->imbalance > 0 ? s->imbalance : drawn[j];
+            if (s->skew > 0 && with.imbalance == 0 && l.ep > 1) {
                 status = draw_imbalance(p, &l, &with, err);
                 if (status != MOE_OK)
                     return status;
+                drawn[j] = with.imbalance;
             }
             estimate(p, &with, &u, &f, &l, &r);
             if (!have || better(&r, &best))

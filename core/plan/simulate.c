@@ -4,8 +4,7 @@
  *
  * Popularity is log-normal with a given spread and drawn anew for each
  * trial; a token takes its k experts without replacement in proportion to it
- * (Plackett-Luce, by the largest k of Gumbel-shifted log-weights).  Or the
- * batch is made of rows of a recorded trace.
+ * (Plackett-Luce).  Or the batch is made of rows of a recorded trace.
  */
 #include <moe/plan.h>
 
@@ -47,15 +46,22 @@ normal(struct random *r)
     return sqrt(-2 * log(u)) * cos(6.283185307179586 * v);
 }
 
+struct popular {
+    double   weight;
+    uint32_t expert;
+};
+
 struct draw {
     const struct moe_plan_draw *d;
     struct random               r;
     uint32_t                   *order; /* (E) a permutation */
     uint32_t                   *load;  /* (E) */
     uint32_t                   *most;  /* (trials) */
-    double                     *weight;/* (E) log-popularity */
-    double                     *key;   /* (k) the largest so far */
-    uint32_t                   *who;   /* (k) whose they are */
+    double                     *weight;/* (E) popularity; at first its log */
+    double                     *part;  /* (E) of a place of the table */
+    uint32_t                   *other; /* (E) whose the rest of it is */
+    uint32_t                   *who;   /* (k) the experts of a token */
+    struct popular             *most_popular; /* (E) the first one first */
 };
 
 /* k different experts, all equally likely. */
@@ -74,23 +80,108 @@ pick_uniform(struct draw *w)
     }
 }
 
+static int
+by_popularity(const void *a, const void *b)
+{
+    const struct popular *x = a, *y = b;
+
+    if (x->weight != y->weight)
+        return x->weight > y->weight ? -1 : 1;
+    return x->expert < y->expert ? -1 : x->expert > y->expert;
+}
+
+/* Walker's table of the popularities, as Vose fills it: a place holds `part`
+ * of its own expert and the rest of `other`.  Knuth, vol. 2, 3.4.1. */
+static void
+fill_table(struct draw *w)
+{
+    uint32_t E = w->d->n_experts, small = 0, large = E, e;
+    double   top = w->weight[0], sum = 0;
+
+    for (e = 1; e < E; e++)
+        if (w->weight[e] > top)
+            top = w->weight[e];
+    for (e = 0; e < E; e++)
+        sum += w->part[e] = w->weight[e] = exp(w->weight[e] - top);
+    /* those below the mean from the left, the others from the right */
+    for (e = 0; e < E; e++) {
+        w->part[e] *= E / sum;
+        w->other[e] = e;
+        w->order[w->part[e] < 1 ? small++ : --large] = e;
+    }
+    while (small > 0 && large < E) {
+        uint32_t s = w->order[--small], l = w->order[large];
+
+        w->other[s] = l;
+        w->part[l] -= 1 - w->part[s];
+        if (w->part[l] < 1) {
+            large++;
+            w->order[small++] = l;
+        }
+    }
+    while (small > 0) /* what rounding left over */
+        w->part[w->order[--small]] = 1;
+    for (e = 0; e < E; e++)
+        w->most_popular[e] = (struct popular) { w->weight[e], e };
+    qsort(w->most_popular, E, sizeof(*w->most_popular), by_popularity);
+}
+
+static int
+is_taken(const struct draw *w, uint32_t have, uint32_t e)
+{
+    uint32_t i;
+
+    for (i = 0; i < have; i++)
+        if (w->who[i] == e)
+            return 1;
+    return 0;
+}
+
+/* One of those that are not taken yet; nearly all of what they have lies with
+ * the first of them. */
+static uint32_t
+pick_left(struct draw *w, uint32_t have)
+{
+    const struct popular *all = w->most_popular;
+    uint32_t              E = w->d->n_experts, n, i, last = 0;
+    double                left = 0, u;
+
+    for (n = 0; n < E && !(all[n].weight * E < left * 1e-17); n++)
+        if (!is_taken(w, have, all[n].expert))
+            left += all[n].weight;
+    u = uniform(&w->r) * left;
+    for (i = 0; i < n; i++) {
+        if (is_taken(w, have, all[i].expert))
+            continue;
+        last = all[i].expert;
+        u -= all[i].weight;
+        if (u < 0)
+            break;
+    }
+    return last;
+}
+
+/*
+ * k different experts, one after the other in proportion to popularity among
+ * those that are left: what has been taken is drawn again.  Where a few have
+ * nearly all of it, the rest are found by adding up what is left.
+ */
 static void
 pick_skewed(struct draw *w)
 {
-    uint32_t k = w->d->top_k, have = 0, e, i;
+    uint32_t E = w->d->n_experts, k = w->d->top_k, have = 0, tries, e, i;
 
-    for (e = 0; e < w->d->n_experts; e++) {
-        double x = w->weight[e] - log(-log(uniform(&w->r)));
+    for (tries = 0; have < k && tries < 2 * k + 8; tries++) {
+        double u = uniform(&w->r) * E;
 
-        if (have == k && x <= w->key[k - 1])
-            continue;
-        for (i = have < k ? have++ : k - 1; i > 0 && w->key[i - 1] < x; i--) {
-            w->key[i] = w->key[i - 1];
-            w->who[i] = w->who[i - 1];
-        }
-        w->key[i] = x;
-        w->who[i] = e;
+        e = (uint32_t) u;
+        if (u - e >= w->part[e])
+            e = w->other[e];
+        if (!is_taken(w, have, e))
+            w->who[have++] = e;
     }
+    for (; have < k; have++)
+        w->who[have] = pick_left(w, have);
     for (i = 0; i < k; i++)
         w->load[w->who[i]]++;
 }
@@ -168,6 +259,8 @@ run(struct draw *w, struct moe_plan_spread *out)
         memset(w->load, 0, d->n_experts * sizeof(*w->load));
         for (e = 0; d->skew > 0 && e < d->n_experts; e++)
             w->weight[e] = d->skew * normal(&w->r);
+        if (d->skew > 0)
+            fill_table(w);
         for (b = 0; b < d->batch; b++) {
             if (d->trace != NULL)
                 pick_traced(w, layer);
@@ -213,11 +306,14 @@ moe_plan_simulate(const struct moe_plan_draw *d, struct moe_plan_spread *out,
     w.order = calloc(d->n_experts, sizeof(*w.order));
     w.load = calloc(d->n_experts, sizeof(*w.load));
     w.weight = calloc(d->n_experts, sizeof(*w.weight));
+    w.part = calloc(d->n_experts, sizeof(*w.part));
+    w.other = calloc(d->n_experts, sizeof(*w.other));
     w.most = calloc(d->trials, sizeof(*w.most));
-    w.key = calloc(d->top_k, sizeof(*w.key));
     w.who = calloc(d->top_k, sizeof(*w.who));
+    w.most_popular = calloc(d->n_experts, sizeof(*w.most_popular));
     if (w.order == NULL || w.load == NULL || w.weight == NULL
-        || w.most == NULL || w.key == NULL || w.who == NULL)
+        || w.part == NULL || w.other == NULL || w.most == NULL
+        || w.who == NULL || w.most_popular == NULL)
         status = moe_fail(err, MOE_E_NOMEM, ENOMEM,
                           "simulation: no memory for %u trials", d->trials);
     else
@@ -225,8 +321,10 @@ moe_plan_simulate(const struct moe_plan_draw *d, struct moe_plan_spread *out,
     free(w.order);
     free(w.load);
     free(w.weight);
+    free(w.part);
+    free(w.other);
     free(w.most);
-    free(w.key);
     free(w.who);
+    free(w.most_popular);
     return status;
 }

@@ -174,6 +174,16 @@ test_skew(void)
     ok(draw(256, 8, 64, 256, 300, 0.5, &again, &err) == MOE_OK
            && again.max_load == s.max_load && again.distinct == s.distinct,
        "the same seed, the same figures");
+    /* a token takes the experts in order where each has nearly all of what
+     * is left */
+    ok(draw(64, 8, 32, 64, 50, 20, &s, &err) == MOE_OK && s.max_load == 32
+           && s.distinct >= 8 && s.distinct < 14,
+       "the same few for all: %.2f", s.distinct);
+    ok(draw(8, 8, 5, 8, 20, 20, &s, &err) == MOE_OK && s.max_load == 5
+           && s.distinct == 8, "all experts for all, however unpopular");
+    ok(draw(256, 8, 2048, 8, 64, 1, &s, &err) == MOE_OK
+           && s.max_rank > 2048 && s.max_rank < 2 * 2048,
+       "a large batch: the fullest of 8 ranks has %.0f", s.max_rank);
 }
 
 static void
