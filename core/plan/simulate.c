@@ -60,7 +60,8 @@ struct draw {
     double                     *weight;/* (E) popularity; at first its log */
     double                     *part;  /* (E) of a place of the table */
     uint32_t                   *other; /* (E) whose the rest of it is */
-    uint32_t                   *who;   /* (k) the experts of a token */
+    uint64_t                   *taken; /* (E) the last token that took it */
+    uint64_t                    token; /* from 1 on */
     struct popular             *most_popular; /* (E) the first one first */
 };
 
@@ -126,32 +127,21 @@ fill_table(struct draw *w)
     qsort(w->most_popular, E, sizeof(*w->most_popular), by_popularity);
 }
 
-static int
-is_taken(const struct draw *w, uint32_t have, uint32_t e)
-{
-    uint32_t i;
-
-    for (i = 0; i < have; i++)
-        if (w->who[i] == e)
-            return 1;
-    return 0;
-}
-
 /* One of those that are not taken yet; nearly all of what they have lies with
  * the first of them. */
 static uint32_t
-pick_left(struct draw *w, uint32_t have)
+pick_left(struct draw *w)
 {
     const struct popular *all = w->most_popular;
     uint32_t              E = w->d->n_experts, n, i, last = 0;
     double                left = 0, u;
 
     for (n = 0; n < E && !(all[n].weight * E < left * 1e-17); n++)
-        if (!is_taken(w, have, all[n].expert))
+        if (w->taken[all[n].expert] != w->token)
             left += all[n].weight;
     u = uniform(&w->r) * left;
     for (i = 0; i < n; i++) {
-        if (is_taken(w, have, all[i].expert))
+        if (w->taken[all[i].expert] == w->token)
             continue;
         last = all[i].expert;
         u -= all[i].weight;
@@ -169,21 +159,26 @@ pick_left(struct draw *w, uint32_t have)
 static void
 pick_skewed(struct draw *w)
 {
-    uint32_t E = w->d->n_experts, k = w->d->top_k, have = 0, tries, e, i;
+    uint32_t E = w->d->n_experts, k = w->d->top_k, have = 0, tries, e;
 
+    w->token++;
     for (tries = 0; have < k && tries < 2 * k + 8; tries++) {
         double u = uniform(&w->r) * E;
 
         e = (uint32_t) u;
         if (u - e >= w->part[e])
             e = w->other[e];
-        if (!is_taken(w, have, e))
-            w->who[have++] = e;
+        if (w->taken[e] != w->token) {
+            w->taken[e] = w->token;
+            w->load[e]++;
+            have++;
+        }
     }
-    for (; have < k; have++)
-        w->who[have] = pick_left(w, have);
-    for (i = 0; i < k; i++)
-        w->load[w->who[i]]++;
+    for (; have < k; have++) {
+        e = pick_left(w);
+        w->taken[e] = w->token;
+        w->load[e]++;
+    }
 }
 
 /* One layer for the whole trial, any token for each place of the batch. */
@@ -309,11 +304,11 @@ moe_plan_simulate(const struct moe_plan_draw *d, struct moe_plan_spread *out,
     w.part = calloc(d->n_experts, sizeof(*w.part));
     w.other = calloc(d->n_experts, sizeof(*w.other));
     w.most = calloc(d->trials, sizeof(*w.most));
-    w.who = calloc(d->top_k, sizeof(*w.who));
+    w.taken = calloc(d->n_experts, sizeof(*w.taken));
     w.most_popular = calloc(d->n_experts, sizeof(*w.most_popular));
     if (w.order == NULL || w.load == NULL || w.weight == NULL
         || w.part == NULL || w.other == NULL || w.most == NULL
-        || w.who == NULL || w.most_popular == NULL)
+        || w.taken == NULL || w.most_popular == NULL)
         status = moe_fail(err, MOE_E_NOMEM, ENOMEM,
                           "simulation: no memory for %u trials", d->trials);
     else
@@ -324,7 +319,7 @@ moe_plan_simulate(const struct moe_plan_draw *d, struct moe_plan_spread *out,
     free(w.part);
     free(w.other);
     free(w.most);
-    free(w.who);
+    free(w.taken);
     free(w.most_popular);
     return status;
 }
