@@ -50,11 +50,15 @@ answer_model(const struct question *q, const moe_planner *p)
         out_format("\n  %u experts in each of %u layers, %u for a token; one "
                    "has %s parameters", m.n_experts, m.n_moe_layers, m.top_k,
                    whole_text((double) m.per_expert, a));
-    out_format("\n  %s in %s: %.2f bits a parameter; cache %s a token (16 "
-               "bits); %.2f GFLOP a token\n",
-               gb_text((double) bytes, a), format_of(q, &m),
-               8.0 * (double) bytes / (double) m.total,
-               gb_text(moe_plan_kv_bytes(p, 1, 2), b), m.flop_token / 1e9);
+    out_format("\n  %s %s%s: %.2f bits a parameter; cache %s a token (16 "
+               "bits);\n  %.*f %s a token, and the scores of attention\n",
+               gb_text((double) bytes, a),
+               strcmp(format_of(q, &m), "stored") == 0 ? "as " : "in ",
+               format_of(q, &m), 8.0 * (double) bytes / (double) m.total,
+               gb_text(moe_plan_kv_bytes(p, 1, 2), b),
+               m.flop_token < 1e8 ? 0 : 2,
+               m.flop_token / (m.flop_token < 1e8 ? 1e6 : 1e9),
+               m.flop_token < 1e8 ? "MFLOP" : "GFLOP");
     if (!m.runnable)
         out_text("  moe-run can plan this model; it cannot run it\n");
     out_text("\n  class             parameters   share          bytes\n");
@@ -78,7 +82,7 @@ confidence_text(const char *c)
            : strcmp(c, "C") == 0 ? "estimated"
            : strcmp(c, "A, in part B") == 0
                ? "from public sources, in part from a vendor's sheet"
-           : c[0] == '\0' ? "of unknown source"
+           : c[0] == '\0' ? "no source given"
                           : c;
 }
 
@@ -130,14 +134,14 @@ print_device(const struct question *q, const struct moe_plan_setup *s,
     double peak = d->bf16 > 0 ? d->bf16 : d->fp16 > 0 ? d->fp16 : d->fp32;
     char   a[32], b[32], e[32];
 
-    out_format("\n%u x %s\n  each: %s of memory, %s/s, %s TFLOPS in %s; %s, "
+    out_format("\n%u x %s\n  each: %s of memory, %s/s, %s TFLOPS in %s; %s%s"
                "%s\n", s->devices, d->name, gb_text(d->memory, a),
                gb_text(d->bandwidth, b), whole_text(peak / 1e12, e),
                d->bf16 > 0   ? "bf16"
                : d->fp16 > 0 ? "fp16"
                              : "fp32",
                confidence_text(d->confidence),
-               d->source_date[0] != '\0' ? d->source_date : "no date");
+               d->source_date[0] != '\0' ? ", " : "", d->source_date);
     print_layout(s, m, r);
     if (q->setup.price > 0)
         out_format("  price: $%.2f an hour and device, as given\n",
@@ -249,8 +253,9 @@ print_memory(const struct question *q, const moe_planner *p,
         print_remedies(q, p, s, r);
         return;
     }
-    out_format("  room for %s sequences of %s tokens",
-               whole_text(r->max_batch, a), whole_text(context, b));
+    out_format("  room for %s sequence%s of %s tokens",
+               whole_text(r->max_batch, a), r->max_batch > 1 ? "s" : "",
+               whole_text(context, b));
     if (r->max_context > context)
         out_format(", or for %s of %s", whole_text(s->batch, d),
                    whole_text(r->max_context, e));

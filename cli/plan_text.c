@@ -38,6 +38,10 @@ time_text(double s, char *buf)
     double      v = s;
     const char *unit = "s";
 
+    if (s == 0) {
+        snprintf(buf, 32, "0");
+        return buf;
+    }
     if (s < 1e-3) {
         v = s * 1e6;
         unit = "us";

@@ -186,6 +186,30 @@ read_latent(const struct moe_json *c, struct moe_sketch *s,
     return MOE_OK;
 }
 
+/* Groups of experts, of which a token chooses some: neither bytes nor
+ * operations follow from them, but they have to be possible. */
+static moe_status
+check_groups(const struct moe_json *c, const struct moe_sketch *s,
+             struct moe_error *err)
+{
+    uint32_t n, chosen;
+
+    TRY(moe_json_u32_or(c, "n_group", 1, s->n_experts, 1, &n, err));
+    TRY(moe_json_u32_or(c, "topk_group", 1, s->n_experts, n, &chosen, err));
+    if (s->n_experts % n != 0)
+        return moe_fail(err, MOE_E_CORRUPT, 0,
+                        "%s: %u \"n_routed_experts\" are no %u groups "
+                        "(\"n_group\") of equal size", c->file, s->n_experts,
+                        n);
+    if (chosen > n || (uint64_t) chosen * (s->n_experts / n) < s->top_k)
+        return moe_fail(err, MOE_E_CORRUPT, 0,
+                        "%s: a token cannot take %u experts "
+                        "(\"num_experts_per_tok\") from %u groups "
+                        "(\"topk_group\") of %u (\"n_group\")", c->file,
+                        s->top_k, chosen, n);
+    return MOE_OK;
+}
+
 static moe_status
 read_deepseek(const struct moe_json *c, struct moe_sketch *s,
               struct moe_error *err)
@@ -198,6 +222,7 @@ read_deepseek(const struct moe_json *c, struct moe_sketch *s,
     TRY(moe_json_bool_or(c, "tie_word_embeddings", 0, &s->tied, err));
     TRY(read_latent(c, s, err));
     TRY(read_experts(c, "n_routed_experts", "moe_intermediate_size", s, err));
+    TRY(check_groups(c, s, err));
     TRY(want_key(c, "n_shared_experts", err));
     TRY(moe_json_u32_or(c, "n_shared_experts", 0, 1024, 0, &shared, err));
     TRY(moe_json_u32(c, "first_k_dense_replace", 0, s->n_layers, &first,

@@ -318,6 +318,14 @@ name_it(const char *what, struct moe_sketch *out)
         out->name[len - 5] = '\0';
 }
 
+static int
+ends_with(const char *text, const char *tail)
+{
+    size_t len = strlen(text), n = strlen(tail);
+
+    return len > n && strcmp(text + len - n, tail) == 0;
+}
+
 moe_status
 moe_shape_open(const char *what, struct moe_sketch *out, struct moe_error *err)
 {
@@ -336,7 +344,8 @@ moe_shape_open(const char *what, struct moe_sketch *out, struct moe_error *err)
     if (stat(what, &st) == 0) {
         snprintf(path, sizeof(path), "%s%s", what,
                  S_ISDIR(st.st_mode) ? "/config.json" : "");
-    } else if (strchr(what, '/') != NULL) {
+    } else if (strchr(what, '/') != NULL || ends_with(what, ".gguf")
+               || ends_with(what, ".json")) {
         return moe_fail(err, MOE_E_NOT_FOUND, errno, "%s: %s",
                         moe_show_path(what, shown), strerror(errno));
     } else {
@@ -345,7 +354,7 @@ moe_shape_open(const char *what, struct moe_sketch *out, struct moe_error *err)
             return status;
     }
     moe_show_path(path, shown);
-    if (len > 5 && strcmp(what + len - 5, ".gguf") == 0) {
+    if (ends_with(what, ".gguf")) {
         status = moe_sketch_gguf(path, out, err);
         if (status != MOE_OK)
             return status;

@@ -102,6 +102,8 @@ ok $? 'docs/articles.md is up to date'
 # What is refused, in one line, with the exit status of the manual.
 moe plan mixtrall-8x7b
 refuses 2 'did you mean mixtral-8x7b' 'a model'
+moe plan nowhere.gguf
+refuses 2 'No such file' 'a file that is not there'
 moe plan mixtral-8x7b --hardware h10
 refuses 2 'h100-sxm' 'a device'
 moe plan mixtral-8x7b --format int5
@@ -154,6 +156,12 @@ refuses 5 'hidden_size' 'a size of zero'
 config shared '/"n_shared_experts"/d' deepseek-v3
 moe plan "$tmp/shared"
 refuses 5 'n_shared_experts' 'shared experts are not assumed away'
+config groups 's/"n_group": 8/"n_group": 7/' deepseek-v3
+moe plan "$tmp/groups"
+refuses 5 'n_group' 'groups that do not divide the experts'
+config chosen 's/"topk_group": 4/"topk_group": 9/' deepseek-v3
+moe plan "$tmp/chosen"
+refuses 5 'topk_group' 'more groups than there are'
 config rank '/"q_lora_rank"/d' deepseek-v3
 moe plan "$tmp/rank"
 refuses 5 'q_lora_rank' 'nor a low-rank query'
