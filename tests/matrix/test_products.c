@@ -303,6 +303,66 @@ test_embed(const struct spec *s, uint32_t rounds)
     }
 }
 
+/* A code that is no finite number, where check() was not asked: its row is
+ * NaN, for one row of x and for many, and no row with another scale is. */
+static void
+test_not_numbers(const char *isa)
+{
+    static const struct {
+        const char *id;
+        uint8_t     code;
+        uint32_t    first, last; /* rows that may be NaN */
+    } bad_codes[] = { { "fp8-e4m3-channel", 0x7f, 17, 17 },
+                      { "fp8-e4m3-block", 0xff, 16, 31 },
+                      { "fp8-e5m2-channel", 0x7e, 17, 17 },
+                      { "fp8-e5m2-channel", 0xfc, 17, 17 } };
+    enum { N = 40, K = 161, ROW = 17, ROWS = 5 };
+    const struct moe_shape shape = { .struct_size = sizeof(shape),
+                                     .n_parts = 1, .n = { N }, .k = { K } };
+    uint32_t i, s, rows, t, r;
+
+    for (i = 0; i < sizeof(bad_codes) / sizeof(*bad_codes); i++) {
+        int right = 1;
+
+        for (s = 0; strcmp(specs[s].id, bad_codes[i].id) != 0;)
+            s++;
+        for (rows = 1; rows <= ROWS; rows += ROWS - 1) {
+            struct moe_op_grouped_gemm op
+                = { .op = OP(moe_op_grouped_gemm, MOE_OP_GROUPED_GEMM),
+                    .n_groups = 1, .rows = rows, .k = K, .n = N,
+                    .n_parts = 1, .dtype = MOE_F32, .ldx = K, .ldy = N };
+            struct wset w;
+            struct buf  x, y;
+
+            wset_make(&w, &host, &specs[s], &shape, 1);
+            ((uint8_t *) (uintptr_t) w.tensor[0][0]
+                 .plane[MOE_PLANE_ELEM])[ROW * K + 140] = bad_codes[i].code;
+            right = right && wset_upload(&w, &op.op) == MOE_OK;
+            op.w = w.wref;
+            x = arena_normal(&host, rows, K, K, 1.0f);
+            y = arena_new(&host, (uint64_t) rows * N * 4);
+            op.x = buf_of(&x);
+            op.y = buf_of(&y);
+            op.work = arena_work(&host, &op.op, &w.weights);
+            right = right
+                    && host.ops->launch(host.stream, &op.op, &host.err)
+                           == MOE_OK;
+            for (t = 0; t < rows; t++)
+                for (r = 0; r < N; r++)
+                    right = right
+                            && (r == ROW ? isnan(y.f[t * N + r])
+                                : r >= bad_codes[i].first
+                                        && r <= bad_codes[i].last
+                                    ? 1
+                                    : isfinite(y.f[t * N + r]));
+            right = arena_free() && right;
+            wset_free(&w);
+        }
+        ok(right, "%s: %s: code %02x makes its row NaN", isa, bad_codes[i].id,
+           bad_codes[i].code);
+    }
+}
+
 int
 main(void)
 {
@@ -336,6 +396,7 @@ main(void)
             cases = bad = 0;
             worst = errors = squares = 0.0;
         }
+        test_not_numbers(isa);
         ok(host_close(&host), "%s: nothing is left behind", isa);
     }
     return tap_done();

@@ -188,6 +188,8 @@ v_load_bf16(const uint8_t *p)
         _mm512_slli_epi32(_mm512_cvtepu16_epi32(v_load_16(p)), 16));
 }
 
+#define V_FP8_UP 1.0f
+
 /* p: 16 pairs of bytes.  The product of a byte seeeemmm with 128 is
  * sseeeemmm0000000; without its second bit that is the f16 of 2^-8 times the
  * value. */
@@ -210,6 +212,18 @@ v_load_e5m2(const uint8_t *p, uint64_t odd)
     return _mm512_cvtph_ps(odd ? _mm256_and_si256(
                                      v, _mm256_set1_epi16((short) 0xff00))
                                : _mm256_slli_epi16(v, 8));
+}
+
+V_FN v16
+v_fp8_sum(const unsigned kind, v16 x)
+{
+    return kind == CPU_E4M3 ? v_mul(x, v_set1(256.0f)) : x;
+}
+
+V_FN void
+v_fma_to(v16 *sum, v16 x, v16 y)
+{
+    *sum = v_fma(x, y, *sum);
 }
 
 V_FN void

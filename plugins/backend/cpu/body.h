@@ -4,9 +4,13 @@
  *
  * Included once by each kernels_*.c, which has defined v16 (16 floats) and
  * the operations v_* on it, V_NT (rows of x at once, 8 at most) and V_NP(nt)
- * (panels at once for nt rows).  One source for all instruction sets, so
- * that they differ in nothing but the words they are written in: sums over k
- * are sequential, other sums are kept in 16 lanes and folded 16-8-4-2-1.
+ * (panels at once for nt rows).  v_load_e4m3() and v_load_e5m2() may give
+ * numbers that are too small, and rows in any order: v_fp8_sum() puts right
+ * what came of them and of rows of x times V_FP8_UP.
+ *
+ * One source for all instruction sets, so that they differ in nothing but the
+ * words they are written in: sums over k are sequential, other sums are kept
+ * in 16 lanes and folded 16-8-4-2-1.
  *
  * Hot: no allocation, no lock, no system call.
  */
@@ -97,7 +101,7 @@ v_elem_part(const unsigned kind, const uint8_t *p, uint32_t n)
 
 #define V_IS_FP8(kind) ((kind) == CPU_E4M3 || (kind) == CPU_E5M2)
 
-/* Column i of a panel.  E4M3 comes 2^-8 too small. */
+/* Column i of a panel; of FP8 as v_fp8_sum() takes it. */
 V_FN v16
 v_column(const unsigned kind, const uint8_t *w, uint64_t i)
 {
@@ -138,9 +142,14 @@ dot_block(const unsigned kind, const unsigned np, const unsigned nt,
                 const v16 wv = v_column(kind, w + p * stride + i * line, j);
 
                 V_UNROLL
-                for (unsigned t = 0; t < nt; t++)
-                    acc[t * np + p] = v_fma(wv, v_set1(xs[t][i + j]),
-                                            acc[t * np + p]);
+                for (unsigned t = 0; t < nt; t++) {
+                    v16 *const a = &acc[t * np + p];
+
+                    if (V_IS_FP8(kind))
+                        v_fma_to(a, wv, v_set1(xs[t][i + j]));
+                    else
+                        *a = v_fma(wv, v_set1(xs[t][i + j]), *a);
+                }
             }
         }
     }
@@ -155,6 +164,23 @@ dot_block(const unsigned kind, const unsigned np, const unsigned nt,
                                         acc[t * np + p]);
         }
     }
+}
+
+#define V_TILE 128u /* columns of FP8: as floats they stay in the first cache */
+
+/* n <= V_TILE numbers times V_FP8_UP; up: room for them. */
+V_FN const float *
+dot_up(const float *x, uint32_t n, float *up)
+{
+    uint32_t i = 0;
+
+    if (V_FP8_UP == 1.0f)
+        return x;
+    for (; i + 16 <= n; i += 16)
+        v_store(up + i, v_mul(v_load(x + i), v_set1(V_FP8_UP)));
+    for (; i < n; i++)
+        up[i] = x[i] * V_FP8_UP;
+    return up;
 }
 
 /* The scales of FP8 panels lie behind their elements. */
@@ -176,18 +202,28 @@ dot_some(const unsigned kind, const unsigned np, const unsigned nt,
     for (unsigned i = 0; i < nt * np; i++)
         acc[i] = v_set1(0.0f);
     if (V_IS_FP8(kind)) {
-        uint64_t k0, g = 0;
-        v16      total[32];
+        uint64_t     k0, k1, c, g = 0;
+        uint32_t     n;
+        const float *xs[8];
+        float        up[8][V_TILE];
+        v16          total[32];
 
         V_UNROLL
         for (unsigned i = 0; i < nt * np; i++)
             total[i] = v_set1(0.0f);
-        for (k0 = 0; k0 < m->k; k0 += m->group, g++) {
+        for (k0 = 0; k0 < m->k; k0 = k1, g++) {
+            k1 = cpu_min(k0 + m->group, m->k);
             V_UNROLL
             for (unsigned i = 0; i < nt * np; i++)
                 acc[i] = v_set1(0.0f);
-            dot_block(kind, np, nt, V_AHEAD, w, stride, k0,
-                      cpu_min(k0 + m->group, m->k), x, acc);
+            for (c = k0; c < k1; c += n) {
+                n = (uint32_t) cpu_min(k1 - c, V_TILE);
+                V_UNROLL
+                for (unsigned t = 0; t < nt; t++)
+                    xs[t] = dot_up(x[t] + c, n, up[t]);
+                dot_block(kind, np, nt, V_AHEAD / np, w + 16 * c, stride, 0, n,
+                          xs, acc);
+            }
             V_UNROLL
             for (unsigned p = 0; p < np; p++) {
                 const float *s = dot_scales(m, w + p * stride);
@@ -196,11 +232,9 @@ dot_some(const unsigned kind, const unsigned np, const unsigned nt,
 
                 V_UNROLL
                 for (unsigned t = 0; t < nt; t++) {
-                    v16 a = acc[t * np + p];
+                    v16 *const a = &total[t * np + p];
 
-                    if (kind == CPU_E4M3)
-                        a = v_mul(a, v_set1(256.0f));
-                    total[t * np + p] = v_fma(a, sv, total[t * np + p]);
+                    *a = v_fma(v_fp8_sum(kind, acc[t * np + p]), sv, *a);
                 }
             }
         }
@@ -208,7 +242,7 @@ dot_some(const unsigned kind, const unsigned np, const unsigned nt,
         for (unsigned i = 0; i < nt * np; i++)
             acc[i] = total[i];
     } else {
-        dot_block(kind, np, nt, V_AHEAD, w, stride, 0, m->k, x, acc);
+        dot_block(kind, np, nt, V_AHEAD / np, w, stride, 0, m->k, x, acc);
     }
     V_UNROLL
     for (unsigned t = 0; t < nt; t++) {
@@ -270,9 +304,7 @@ dot_more(const float *w, uint32_t k, const float *const *x, uint32_t nt,
         dot_more_some(1, w, k, x + t, acc + 16 * t);
 }
 
-#define V_TILE 128u /* columns: as floats they stay in the first cache */
-
-/* Columns [c, c + n) of an FP8 panel as floats, n <= V_TILE. */
+/* Columns [c, c + n) of an FP8 panel as floats times V_FP8_UP, n <= V_TILE. */
 V_FN void
 dot_tile(const unsigned kind, const uint8_t *w, uint64_t c, uint32_t n,
          float *tile)
@@ -281,8 +313,10 @@ dot_tile(const unsigned kind, const uint8_t *w, uint64_t c, uint32_t n,
 
     for (i = 0; i < n; i += 2, tile += 32) { /* pairs: V_TILE is even */
         v_prefetch(w + (c + i) * 16 + V_AHEAD);
-        v_store(tile, v_column(kind, w + (c + i) * 16, 0));
-        v_store(tile + 16, v_column(kind, w + (c + i) * 16, 1));
+        v_store(tile, v_mul(v_column(kind, w + (c + i) * 16, 0),
+                            v_set1(V_FP8_UP)));
+        v_store(tile + 16, v_mul(v_column(kind, w + (c + i) * 16, 1),
+                                 v_set1(V_FP8_UP)));
     }
 }
 
@@ -313,11 +347,9 @@ dot_tiles(const unsigned kind, const struct cpu_mat *m, const uint8_t *w,
         }
         for (t = 0; t < nt; t++) {
             float *o = out + (size_t) t * ldo;
-            v16    a = v_load(acc + 16 * t);
 
-            if (kind == CPU_E4M3)
-                a = v_mul(a, v_set1(256.0f));
-            v_store(o, v_fma(a, sv, v_load(o)));
+            v_store(o, v_fma(v_fp8_sum(kind, v_load(acc + 16 * t)), sv,
+                             v_load(o)));
         }
     }
 }

@@ -42,7 +42,8 @@
 #define CPU_BF16    2u
 #define CPU_E4M3    3u /* [panel]{ [k / 2][16][2] bytes, [group]{ 1 or 16 f32
                           scales } }: two columns are one load, told apart
-                          by even and odd bytes                               */
+                          by even and odd bytes; a scale is NaN if a code that
+                          it has is no finite number                          */
 #define CPU_E5M2    4u
 #define CPU_INT4    5u /* [panel][group]{ lines, scales, zero points }:       */
 #define CPU_FP4     6u /* lines.h; the products are those of integers         */

@@ -184,28 +184,54 @@ v_widen_f16(__m256i h)
                   _mm256_cvtph_ps(_mm256_extracti128_si256(h, 1)) };
 }
 
-/* p: 16 pairs of bytes.  The product of a byte seeeemmm with 128 is
- * sseeeemmm0000000; without its second bit that is the f16 of 2^-8 times the
- * value. */
+/* FP8: p has 16 pairs of bytes.  The product of a byte seeeemmm with 16 is
+ * sssseeeemmm0000 in 16 bits; without the signs but the first that is the
+ * upper half of a float, 2^-120 of the value (E5M2, with 32: 2^-112).  The
+ * even rows come first.  Conversions from f16 take twice as long. */
+#    define V_FP8_UP 0x1p64f
+
+V_FN v16
+v_fp8(const uint8_t *p, short factor, int mask)
+{
+    const __m256i v = _mm256_loadu_si256((const __m256i *) (const void *) p);
+    const __m256i h = _mm256_maddubs_epi16(_mm256_set1_epi16(factor), v);
+    const __m256i m = _mm256_set1_epi32(mask);
+
+    return (v16){ _mm256_castsi256_ps(
+                      _mm256_and_si256(_mm256_slli_epi32(h, 16), m)),
+                  _mm256_castsi256_ps(_mm256_and_si256(h, m)) };
+}
+
 V_FN v16
 v_load_e4m3(const uint8_t *p, uint64_t odd)
 {
-    const __m256i v = _mm256_loadu_si256((const __m256i *) (const void *) p);
-    const __m256i h = _mm256_maddubs_epi16(
-        _mm256_set1_epi16(odd ? (short) 0x8000 : 0x0080), v);
-
-    return v_widen_f16(_mm256_and_si256(h, _mm256_set1_epi16((short) 0xbf80)));
+    return v_fp8(p, odd ? 0x1000 : 0x0010, (int) 0x87f00000u);
 }
 
-/* E5M2 is the upper byte of an f16. */
 V_FN v16
 v_load_e5m2(const uint8_t *p, uint64_t odd)
 {
-    const __m256i v = _mm256_loadu_si256((const __m256i *) (const void *) p);
+    return v_fp8(p, odd ? 0x2000 : 0x0020, (int) 0x8fe00000u);
+}
 
-    return v_widen_f16(odd ? _mm256_and_si256(
-                                 v, _mm256_set1_epi16((short) 0xff00))
-                           : _mm256_slli_epi16(v, 8));
+V_FN v16
+v_fp8_sum(const unsigned kind, v16 x)
+{
+    const __m256 up = _mm256_set1_ps(kind == CPU_E4M3 ? 0x1p56f : 0x1p48f);
+    const __m256 lo = _mm256_unpacklo_ps(x.a, x.b);
+    const __m256 hi = _mm256_unpackhi_ps(x.a, x.b);
+
+    return (v16){ _mm256_mul_ps(_mm256_permute2f128_ps(lo, hi, 0x20), up),
+                  _mm256_mul_ps(_mm256_permute2f128_ps(lo, hi, 0x31), up) };
+}
+
+/* *sum += x * y.  Written out: from so many sums compilers make copies until
+ * there are no registers left. */
+V_FN void
+v_fma_to(v16 *sum, v16 x, v16 y)
+{
+    __asm__("vfmadd231ps %1, %2, %0" : "+x"(sum->a) : "x"(x.a), "x"(y.a));
+    __asm__("vfmadd231ps %1, %2, %0" : "+x"(sum->b) : "x"(x.b), "x"(y.b));
 }
 
 V_FN void

@@ -218,6 +218,8 @@ v_load_bf16(const uint8_t *p)
     return r;
 }
 
+#define V_FP8_UP 1.0f
+
 /* p: 16 pairs of bytes.  As on the other paths 2^-8 too small: the f16 with
  * the same bits. */
 V_FN v16
@@ -247,6 +249,18 @@ v_load_e5m2(const uint8_t *p, uint64_t odd)
         r.v[i] = f4_widen_f16((u4){ b[0], b[2], b[4], b[6] } << 8);
     }
     return r;
+}
+
+V_FN v16
+v_fp8_sum(const unsigned kind, v16 x)
+{
+    return kind == CPU_E4M3 ? v_mul(x, v_set1(256.0f)) : x;
+}
+
+V_FN void
+v_fma_to(v16 *sum, v16 x, v16 y)
+{
+    *sum = v_fma(x, y, *sum);
 }
 
 V_FN void

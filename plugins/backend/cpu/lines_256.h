@@ -186,9 +186,10 @@ V_FN fv
 f_load_e8m0(const uint8_t *p)
 {
     const iv b = i_bytes(p);
-    const iv odd = _mm256_or_si256(
-        _mm256_cmpeq_epi32(b, _mm256_setzero_si256()),
-        _mm256_cmpeq_epi32(b, _mm256_set1_epi32(255)));
+    const iv odd = _mm256_cmpeq_epi32(
+        _mm256_and_si256(_mm256_add_epi32(b, _mm256_set1_epi32(1)),
+                         _mm256_set1_epi32(0xfe)),
+        _mm256_setzero_si256());
 
     return _mm256_castsi256_ps(_mm256_or_si256(
         _mm256_slli_epi32(b, 23),

@@ -13,8 +13,10 @@
  * 2^15, and sums that wrap in between come back.  8 bits: |w| times q with the
  * sign of w, two products, at most 2 * 128 * 127 < 2^15.
  *
- * One row of x is bound by memory: line by line, all in registers.  More rows
- * are bound by arithmetic: a run of 32 columns meets L_TILE rows at a time,
+ * One row of x is bound by memory, and by how many instructions a core takes in
+ * while it waits: two panels at a time, which share what is fetched of the row
+ * and are two streams for the memory, all in registers.  More rows are bound
+ * by arithmetic: a run of 32 columns meets L_TILE rows at a time,
  * whose sums lie in registers, so that four columns of a row are fetched once
  * for all halves of a line.  What a run came to is added up in the first
  * cache.
@@ -100,77 +102,114 @@ lines_end(const unsigned kind, iv s)
 
 /* ----------------------------------------------------------- one row of x -- */
 
+/* s: what a run of np panels, stride bytes apart, comes to. */
 V_FN void
-lines_run_one(const unsigned kind, const uint8_t *w, const struct cpu_q8 *r,
-              const iv *zero, fv *inner)
+lines_run_one(const unsigned kind, const unsigned np, const uint8_t *w,
+              uint64_t stride, const struct cpu_q8 *r, const iv *zero, iv *s)
 {
-    iv s[L_HALVES];
-
     V_UNROLL
-    for (unsigned h = 0; h < L_HALVES; h++)
+    for (unsigned h = 0; h < np * L_HALVES; h++)
         s[h] = lines_begin(kind, r, zero[h]);
     V_UNROLL
     for (unsigned j = 0; j < 8; j++) {
-        const uint8_t *p = lines_at(kind, w, j);
-        const iv       q = i_four(r->q + 4 * j);
+        const iv q = i_four(r->q + 4 * j);
 
-        if (kind == CPU_INT8 || j % 2 == 0)
-            v_prefetch(p + L_AHEAD);
         V_UNROLL
-        for (unsigned h = 0; h < L_HALVES; h++) {
-            const iv v = i_load(p + 4 * L_ROWS * h);
+        for (unsigned h = 0; h < np * L_HALVES; h++) {
+            const uint8_t *p = lines_at(kind, w, j) + h / L_HALVES * stride
+                               + h % L_HALVES * 4 * L_ROWS;
+            const iv       v = i_load(p);
 
+            if (h % L_HALVES == 0 && (kind == CPU_INT8 || j % 2 == 0))
+                v_prefetch(p + L_AHEAD / np);
             s[h] = lines_add(kind, s[h], lines_operand(kind, v, j), v, q);
             V_KEEP(s[h]);
         }
     }
-    V_UNROLL
-    for (unsigned h = 0; h < L_HALVES; h++)
-        inner[h] = f_fma(f_of(lines_end(kind, s[h])), f_set1(r->d), inner[h]);
 }
 
+/* One row by np panels.  scale, has_zero: m's; alone: a group is one run. */
 V_FN void
-lines_one(const unsigned kind, const struct cpu_mat *m, const uint8_t *w,
-          const struct cpu_q8 *x, float *out)
+lines_one(const unsigned kind, const unsigned np, const uint32_t scale,
+          const uint32_t has_zero, const int alone, const struct cpu_mat *m,
+          const uint8_t *w, const struct cpu_q8 *x, float *out)
 {
-    const uint64_t run = lines_run_bytes(kind);
-    const uint64_t tail_bytes = lines_tail_bytes(kind, m->scale, m->has_zero);
+    const uint64_t run = lines_run_bytes(kind), stride = m->panel_bytes;
+    const uint64_t tail_bytes = lines_tail_bytes(kind, scale, has_zero);
     const uint64_t n = cpu_ceil(m->k, CPU_RUN), per = m->group / CPU_RUN;
-    const uint32_t scale = m->scale, has_zero = m->has_zero;
-    iv             zero[L_HALVES];
-    fv             acc[L_HALVES], inner[L_HALVES];
+    iv             zero[2 * L_HALVES], s[2 * L_HALVES];
+    fv             acc[2 * L_HALVES], inner[2 * L_HALVES];
     uint64_t       g = 0;
 
     V_UNROLL
-    for (unsigned h = 0; h < L_HALVES; h++) {
+    for (unsigned h = 0; h < np * L_HALVES; h++) {
         acc[h] = f_set1(0.0f);
-        zero[h] = i_set1_32(0);
-        if (!has_zero)
-            zero[h] = lines_zero(kind, m, NULL, h);
+        zero[h] = lines_zero(kind, m, NULL, 0);
+        if (!alone) /* once in a long while: not worth a register */
+            f_store(out + L_ROWS * h, acc[h]);
     }
     while (g < n) {
-        const uint64_t end = cpu_min(g + per, n);
+        const uint64_t end = alone ? g + 1 : cpu_min(g + per, n);
         const uint8_t *tail = w + (end - g) * run;
 
         V_UNROLL
-        for (unsigned h = 0; h < L_HALVES; h++) {
+        for (unsigned h = 0; h < np * L_HALVES; h++) {
             if (has_zero)
-                zero[h] = lines_zero(kind, m, tail + lines_scale_bytes(scale),
-                                     h);
+                zero[h] = lines_zero(kind, m,
+                                     tail + h / L_HALVES * stride
+                                         + lines_scale_bytes(scale),
+                                     h % L_HALVES);
             inner[h] = f_set1(0.0f);
         }
-        for (; g < end; g++, w += run)
-            lines_run_one(kind, w, x + g, zero, inner);
-        v_prefetch(tail + L_AHEAD);
+        do {
+            lines_run_one(kind, np, w, stride, x + g, zero, s);
+            V_UNROLL
+            for (unsigned h = 0; h < np * L_HALVES; h++) {
+                const fv f = f_of(lines_end(kind, s[h]));
+                const fv d = f_set1(x[g].d);
+
+                inner[h] = alone ? f_mul(f, d) : f_fma(f, d, inner[h]);
+            }
+            g++;
+            w += run;
+        } while (!alone && g < end);
         V_UNROLL
-        for (unsigned h = 0; h < L_HALVES; h++)
-            acc[h] = f_fma(inner[h], lines_scales(kind, scale, tail, h),
-                           acc[h]);
+        for (unsigned p = 0; p < np; p++)
+            v_prefetch(tail + p * stride + L_AHEAD / np);
+        V_UNROLL
+        for (unsigned h = 0; h < np * L_HALVES; h++) {
+            const fv v = lines_scales(kind, scale,
+                                      tail + h / L_HALVES * stride,
+                                      h % L_HALVES);
+            float   *o = out + L_ROWS * h;
+
+            if (alone)
+                acc[h] = f_fma(inner[h], v, acc[h]);
+            else
+                f_store(o, f_fma(inner[h], v, f_load(o)));
+        }
         w = tail + tail_bytes;
     }
-    V_UNROLL
-    for (unsigned h = 0; h < L_HALVES; h++)
-        f_store(out + L_ROWS * h, acc[h]);
+    if (alone) {
+        V_UNROLL
+        for (unsigned h = 0; h < np * L_HALVES; h++)
+            f_store(out + L_ROWS * h, acc[h]);
+    }
+}
+
+/* What formats of 4 bits mostly are has code of its own. */
+V_FN void
+lines_ones(const unsigned kind, const unsigned np, const struct cpu_mat *m,
+           const uint8_t *w, const struct cpu_q8 *x, float *out)
+{
+    const uint32_t usual = kind == CPU_FP4 ? MOE_SCALE_E8M0 : MOE_SCALE_F16;
+
+    if (m->has_zero)
+        lines_one(kind, np, m->scale, 1, 0, m, w, x, out);
+    else if (kind != CPU_INT8 && m->group == CPU_RUN && m->scale == usual)
+        lines_one(kind, np, usual, 0, 1, m, w, x, out);
+    else
+        lines_one(kind, np, m->scale, 0, 0, m, w, x, out);
 }
 
 /* -------------------------------------------------------------- more rows -- */
@@ -334,15 +373,21 @@ lines_rows(const unsigned kind, const struct cpu_mat *m, uint32_t panel,
 {
     const struct cpu_q8 *const *x = (const struct cpu_q8 *const *) rows;
 
-    for (uint32_t p = 0; p < np; p++) {
-        const uint8_t *w = m->data + (panel + p) * m->panel_bytes;
-        float         *o = out + CPU_LANES * p;
+    const uint8_t              *w = m->data + panel * m->panel_bytes;
+    uint32_t                    p = 0;
 
-        if (nt == 1)
-            lines_one(kind, m, w, x[0], o);
-        else
-            lines_many(kind, m, w, x, nt, o, ldo);
+    if (nt > 1) {
+        for (; p < np; p++)
+            lines_many(kind, m, w + p * m->panel_bytes, x, nt,
+                       out + CPU_LANES * p, ldo);
+        return;
     }
+    for (; p + 2 <= np; p += 2)
+        lines_ones(kind, 2, m, w + p * m->panel_bytes, x[0],
+                   out + CPU_LANES * p);
+    if (p < np)
+        lines_ones(kind, 1, m, w + p * m->panel_bytes, x[0],
+                   out + CPU_LANES * p);
 }
 
 /* static L_DOT(dot_int4, CPU_INT4) */

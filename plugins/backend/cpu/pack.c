@@ -8,6 +8,7 @@
  */
 
 #include <inttypes.h>
+#include <math.h>
 
 #include "backend/cpu/cpu.h"
 #include "backend/cpu/lines.h"
@@ -203,6 +204,28 @@ scale_rows(const struct source *s, const struct moe_affine *a,
                       * a->scale_row;
 }
 
+/* Codes that are no number, infinities too: the scale that they have becomes
+ * NaN, so that products need not look for them.  f: (groups, m->scale). */
+static void
+mark_not_numbers(const struct cpu_mat *m, const uint8_t *panel, float *f)
+{
+    const uint64_t bytes = UINT64_C(0x0101010101010101);
+    const uint64_t ones = m->kind == CPU_E4M3 ? 0x7f : 0x7c; /* if so */
+    const uint64_t mask = ones * bytes, low = (ones & -ones) * bytes;
+    uint64_t       k0, k1, i, eight;
+
+    for (k0 = 0; k0 < m->k; k0 = k1, f += m->scale) {
+        k1 = cpu_min(k0 + m->group, cpu_align(m->k, 2));
+        for (i = k0 * CPU_LANES; i < k1 * CPU_LANES; i += 8) {
+            memcpy(&eight, panel + i, 8);
+            eight = ((eight & mask) + low) & (bytes << 7);
+            for (; eight != 0; eight &= eight - 1)
+                f[(i + (uint64_t) __builtin_ctzll(eight) / 8) / 2 % m->scale]
+                    = NAN;
+        }
+    }
+}
+
 /* Rows that are not there, and the column that makes k even, are 0. */
 static void
 pack_fp8(const struct cpu_mat *m, const struct moe_affine *a,
@@ -210,21 +233,20 @@ pack_fp8(const struct cpu_mat *m, const struct moe_affine *a,
 {
     const struct source s = source_of(m, a, t, p, 8);
     const uint8_t      *at[CPU_LANES];
-    float   *f = (float *) (void *) (dst + cpu_fp8_bytes(m->k));
-    uint64_t g;
-    uint32_t r;
+    float *const f = (float *) (void *) (dst + cpu_fp8_bytes(m->k));
+    uint64_t     g;
+    uint32_t     r;
 
     pack_units(&s, 2, dst);
-    if (a->scale == MOE_SCALE_NONE) {
-        for (r = 0; r < m->scale; r++)
-            f[r] = 1.0f;
-        return;
-    }
-    scale_rows(&s, a, t->plane[MOE_PLANE_SCALE], at);
+    if (a->scale != MOE_SCALE_NONE)
+        scale_rows(&s, a, t->plane[MOE_PLANE_SCALE], at);
     for (g = 0; g < cpu_ceil(m->k, m->group); g++)
         for (r = 0; r < m->scale; r++)
-            *f++ = r < s.rows ? cpu_scale(a->scale, at[r] + g * a->scale_group)
-                              : 0.0f;
+            f[g * m->scale + r]
+                = a->scale == MOE_SCALE_NONE ? 1.0f
+                  : r < s.rows ? cpu_scale(a->scale, at[r] + g * a->scale_group)
+                               : 0.0f;
+    mark_not_numbers(m, dst, f);
 }
 
 /* ---------------------------------------------------------------- lines -- */
