@@ -114,6 +114,9 @@ head(const struct grid *g, const struct theme *t, const char *title)
     label(LEFT, 32, "start", 22, t->text, text);
     snprintf(text, sizeof(text), "%s; context of %.0f tokens", title,
              g->context);
+    if (g->q->setup.replicas > 1)
+        snprintf(text + strlen(text), sizeof(text) - strlen(text),
+                 "; %u copies", g->q->setup.replicas);
     label(LEFT, 54, "start", 16, t->weak, text);
 }
 
@@ -187,9 +190,10 @@ value_of(const struct point *x, int cost)
     return cost ? x->r.usd_output : x->r.tokens_s;
 }
 
-/* A format has a color, a count of devices a mark. */
+/* A format has a color, a count of devices a mark: four shapes, then the same
+ * ones hollow. */
 struct look {
-    const char *color;
+    const char *color, *fill;
     uint32_t    mark;
 };
 
@@ -198,15 +202,17 @@ look_of(const struct grid *g, const struct series *s, int dark)
 {
     const struct question *q = g->q;
     const struct point    *x = &g->points[s->first];
-    struct look            l = { colors[dark][0], 0 };
-    size_t                 i;
+    struct look            l = { colors[dark][0], NULL, 0 };
+    size_t                 i, count = 0;
 
     for (i = 0; i < q->n_formats; i++)
         if (strcmp(q->formats[i], x->format) == 0)
             l.color = colors[dark][i % LINES];
     for (i = 0; i < q->n_counts; i++)
         if (q->counts[i] == x->devices)
-            l.mark = (uint32_t) i % 4;
+            count = i;
+    l.mark = (uint32_t) count % 4;
+    l.fill = count % 8 < 4 ? l.color : themes[dark].back;
     return l;
 }
 
@@ -215,22 +221,42 @@ mark(double x, double y, const struct look *l)
 {
     switch (l->mark) {
     case 0:
-        out_format("<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\" fill=\"%s\"/>\n",
-                   x, y, l->color);
+        out_format("<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\"", x, y);
         break;
     case 1:
-        out_format("<rect x=\"%.1f\" y=\"%.1f\" width=\"8\" height=\"8\" "
-                   "fill=\"%s\"/>\n", x - 4, y - 4, l->color);
+        out_format("<rect x=\"%.1f\" y=\"%.1f\" width=\"8\" height=\"8\"",
+                   x - 4, y - 4);
         break;
     case 2:
-        out_format("<path d=\"M%.1f %.1fl5.5 9.5h-11z\" fill=\"%s\"/>\n", x,
-                   y - 6, l->color);
+        out_format("<path d=\"M%.1f %.1fl5.5 9.5h-11z\"", x, y - 6);
         break;
     default:
-        out_format("<path d=\"M%.1f %.1fl6 6l-6 6l-6 -6z\" fill=\"%s\"/>\n",
-                   x, y - 6, l->color);
+        out_format("<path d=\"M%.1f %.1fl6 6l-6 6l-6 -6z\"", x, y - 6);
         break;
     }
+    out_format(" fill=\"%s\" stroke=\"%s\"/>\n", l->fill, l->color);
+}
+
+/* A format in few characters: of a mixed one its words, "int4/fp8/bf16". */
+static char *
+format_short(const char *format, char *buf, size_t size)
+{
+    size_t n = 0, len;
+
+    buf[0] = '\0';
+    for (; *format != '\0' && n + 1 < size; format += len) {
+        const char *equal = strchr(format, '=');
+
+        len = strcspn(format, ",");
+        if (equal != NULL && equal < format + len) {
+            len -= (size_t) (equal + 1 - format);
+            format = equal + 1;
+        }
+        n += (size_t) snprintf(buf + n, size - n, "%s%.*s", n > 0 ? "/" : "",
+                               (int) len, format);
+        len += format[len] == ',';
+    }
+    return buf;
 }
 
 /* A poly-line of one series, marks on its points. */
@@ -285,14 +311,16 @@ legend(const struct grid *g, const struct series *s, size_t n,
        const struct theme *t, const int *drawn, int cost)
 {
     double y = TOP + 10;
-    char   text[96];
+    char   text[96], format[64];
     size_t i;
 
     for (i = 0; i < n; i++) {
         const struct point *x = &g->points[s[i].first];
         struct look         l = look_of(g, &s[i], t->dark);
 
-        snprintf(text, sizeof(text), "%u x %.24s%s", x->devices, x->format,
+        snprintf(text, sizeof(text), "%u x %.*s%s", x->devices,
+                 drawn[i] ? 20 : 11,
+                 format_short(x->format, format, sizeof(format)),
                  drawn[i] ? "" : ": no room");
         if (drawn[i]) {
             line(RIGHT + 22, y - 5, RIGHT + 52, y - 5, l.color, 2.5, "");
@@ -307,6 +335,18 @@ legend(const struct grid *g, const struct series *s, size_t n,
     label(RIGHT + 60, y + 12, "start", 16, t->weak, "bare roofline");
 }
 
+/* More than a picture has room for. */
+static int
+too_many(size_t n, size_t most)
+{
+    if (n <= most)
+        return 0;
+    say("--svg: a picture has room for %zu formats and counts of devices "
+        "together, not for more; name fewer with --formats and --counts",
+        most);
+    return 1;
+}
+
 static int
 draw_lines(const struct grid *g, const struct theme *t, int cost)
 {
@@ -315,6 +355,8 @@ draw_lines(const struct grid *g, const struct theme *t, int cost)
     int           drawn[LIST_MAX * 2];
     size_t        n = series_of(g, s, LIST_MAX * 2), i, j;
 
+    if (too_many(n, 18))
+        return EXIT_USAGE;
     for (i = 0; i < n; i++) {
         drawn[i] = 0;
         for (j = s[i].first; j < s[i].first + s[i].n; j++) {
@@ -333,8 +375,8 @@ draw_lines(const struct grid *g, const struct theme *t, int cost)
         }
     }
     if (a.hi_x <= 0) {
-        say(cost ? "no point of the sweep fits and has a price; nothing is "
-                   "drawn"
+        say(cost ? "no point of the sweep fits and has a price (--price gives "
+                   "one); nothing is drawn"
                  : "no point of the sweep fits; nothing is drawn");
         return EXIT_BUDGET;
     }
@@ -367,10 +409,10 @@ draw_memory(const struct grid *g, const struct theme *t)
     struct series s[LIST_MAX * 2];
     size_t        n = series_of(g, s, LIST_MAX * 2), i, k;
     double        most = 0, wide, x0, v;
-    char          text[96], a[32];
+    char          text[96], a[32], format[64];
 
-    if (n > 16)
-        n = 16;
+    if (too_many(n, 16))
+        return EXIT_USAGE;
     for (i = 0; i < n; i++) {
         const struct point *x = &g->points[s[i].first + s[i].n - 1];
 
@@ -414,7 +456,8 @@ draw_memory(const struct grid *g, const struct theme *t)
         snprintf(text, sizeof(text), "%u x", x->devices);
         label(x0 + wide * 0.32, BOTTOM + 18, "middle", 14, t->text, text);
         snprintf(text, sizeof(text), "%.*s",
-                 n > 8 ? 6 : n > 5 ? 9 : 16, x->format);
+                 n > 8 ? 6 : n > 5 ? 13 : 16,
+                 format_short(x->format, format, sizeof(format)));
         label(x0 + wide * 0.32, BOTTOM + 38, "middle", 14, t->weak, text);
     }
     line(LEFT, BOTTOM, RIGHT, BOTTOM, t->weak, 1.5, "");

@@ -49,8 +49,11 @@ print_table(const struct grid *g)
     char   a[32], b[32], d[32], e[32], f[32];
     size_t i;
 
-    out_format("%s on %s, context %.0f\n\n", g->model, g->q->device.name,
+    out_format("%s on %s, context %.0f", g->model, g->q->device.name,
                g->context);
+    if (g->q->setup.replicas > 1)
+        out_format(", %u copies", g->q->setup.replicas);
+    out_text("\n\n");
     out_text("  format                     devices  batch   fits   GB a "
              "device   each token   tokens/s   roofline   bound by     "
              "$/M output\n");

@@ -90,6 +90,14 @@ for kind in roofline cost memory; do
         skip '... well-formed' 'no xmllint'
     fi
 done
+moe plan deepseek-v3 --hardware h200 --counts 8,16 --svg memory --replicas 2 \
+    --formats 'experts=int4,attention=fp8,rest=bf16;fp8'
+out_has '>int4/fp8/bf16<' 'a mixed format in few characters'
+out_has '2 copies' 'and the copies'
+moe plan mixtral-8x7b --hardware mi300x --svg cost
+refuses 3 '--price' 'a picture of costs that are not known'
+moe plan mixtral-8x7b --hardware h100-sxm --counts 1,2,4,8,16,32,64 --svg cost
+refuses 2 'has room for 18' 'more lines than a picture can show'
 moe plan --models
 out_has 'gpt-oss-120b' 'names of models'
 moe plan --devices
