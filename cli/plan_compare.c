@@ -117,7 +117,8 @@ set_demand(struct match *m)
             = m->side[i].r.usd_hour / 3600 * 1e6 / m->demand;
 }
 
-/* Dollars a million output tokens of a side at a batch; 0: does not fit. */
+/* Dollars a million output tokens of a side at a batch, or hours of a device
+ * if there are no prices; 0: does not fit. */
 static double
 cost_at(const struct side *x, double batch, double *step)
 {
@@ -129,12 +130,13 @@ cost_at(const struct side *x, double batch, double *step)
     if (moe_plan_run(x->p, &s, &r, NULL) != MOE_OK || !r.fits)
         return 0;
     *step = r.step;
-    return r.usd_hour > 0 ? r.usd_hour * 1e6 / 3600 / r.tokens_s
-                          : (double) x->s.devices / r.tokens_s;
+    return (r.usd_hour > 0 ? r.usd_hour : (double) x->s.devices) * 1e6 / 3600
+           / r.tokens_s;
 }
 
 /* The batch from which on the first side is dearer (or cheaper) than x; 0:
- * the same one wins at all batches that both have room for. */
+ * the same one wins at all batches that both have room for; -1: there is no
+ * such batch. */
 static double
 crossing(const struct side *a, const struct side *b, int *cheaper_first)
 {
@@ -154,7 +156,7 @@ crossing(const struct side *a, const struct side *b, int *cheaper_first)
             return batch;
         sign = now;
     }
-    return 0;
+    return sign == 0 ? -1 : 0;
 }
 
 static void
@@ -193,7 +195,7 @@ print_by_batch(const struct match *m)
 
     out_format("\n  %s by batch, all hours used\n  %-8s",
                m->priced ? "$ a million output tokens"
-                         : "device-seconds a million output tokens / 1e6",
+                         : "hours of a device a million output tokens",
                "batch");
     for (i = 0; i < m->n; i++)
         out_format(" %22.22s", m->side[i].m.name);
@@ -213,7 +215,7 @@ print_by_batch(const struct match *m)
             else if (m->priced)
                 out_format(" %22s", usd_text(cost, a));
             else
-                out_format(" %22.6f", cost);
+                out_format(" %22.3f", cost);
         }
         out_text("\n");
     }
@@ -232,8 +234,12 @@ print_break_even(const struct match *m)
         int                first = 0;
         double             at = crossing(x, y, &first), reads;
 
-        out_format("  against %s\n    a token of %s is ", y->m.name,
-                   x->m.name);
+        out_format("  against %s\n", y->m.name);
+        if (at < 0) {
+            out_text("    no batch fits both\n");
+            continue;
+        }
+        out_format("    a token of %s is ", x->m.name);
         if (at > 0)
             out_format("%s below a batch of %.0f and %s from there on\n",
                        first ? "cheaper" : "dearer", at,
@@ -254,7 +260,7 @@ print_break_even(const struct match *m)
             else
                 out_text("    it reads more weights a step at any batch\n");
         }
-        if (m->priced && x->r.usd_output > 0 && y->r.usd_output > 0) {
+        if (m->priced && x->r.fits && y->r.fits) {
             double used = x->r.usd_output / y->r.usd_output;
 
             out_format("    break-even utilization: %s busy %.0f %% of the "
@@ -268,18 +274,32 @@ print_break_even(const struct match *m)
         double day = 24 * m->side[i].r.usd_hour / m->q->api_price * 1e6;
         double most = 86400 * m->side[i].r.served_tokens_s;
 
+        if (!m->side[i].r.fits)
+            continue;
         if (day <= most)
             out_format("  an API at $%.2f a million output tokens: %s is "
-                       "cheaper from %s tokens a day on, %.0f %% of what it "
-                       "can serve\n", m->q->api_price, m->side[i].m.name,
+                       "cheaper\n    from %s tokens a day on, %.0f %% of "
+                       "what it can serve\n", m->q->api_price, m->side[i].m.name,
                        whole_text(day, a), 100 * day / most);
         else
             out_format("  an API at $%.2f a million output tokens: %s never "
-                       "pays; it would have to serve %s tokens a day and "
-                       "can serve %s\n", m->q->api_price,
+                       "pays;\n    it would have to serve %s tokens a day "
+                       "and can serve %s\n", m->q->api_price,
                        m->side[i].m.name, whole_text(day, a),
                        whole_text(most, b));
     }
+}
+
+/* At the demand; of those that cost the same the one that could serve more. */
+static int
+cheaper(const struct match *m, const struct side *a, const struct side *b)
+{
+    double x = m->priced ? a->cost : a->s.devices;
+    double y = m->priced ? b->cost : b->s.devices;
+
+    if (fabs(x - y) > 1e-9 * y)
+        return x < y;
+    return a->r.served_tokens_s > b->r.served_tokens_s;
 }
 
 /* One paragraph that names its reasons. */
@@ -295,11 +315,11 @@ print_advice(const struct match *m)
     for (i = 0; i < m->n; i++) {
         const struct side *y = &m->side[i];
 
-        if (y->r.fits && (best == NULL
-                          || (m->priced ? y->cost < best->cost
-                                        : y->s.devices < best->s.devices)))
+        if (!y->r.fits)
+            continue;
+        if (best == NULL || cheaper(m, y, best))
             best = y;
-        if (y->r.step < fast->r.step)
+        if (!fast->r.fits || y->r.step < fast->r.step)
             fast = y;
     }
     if (best == NULL) {
@@ -324,19 +344,20 @@ print_advice(const struct match *m)
 
         if (y == best)
             continue;
-        if (m->priced)
-            SAY("%s costs %.1f times that, ", y->m.name,
-                y->cost / best->cost);
-        else
-            SAY("%s: ", y->m.name);
         if (!y->r.fits)
-            SAY("and does not fit. ");
-        else if (y->s.devices != best->s.devices)
-            SAY("because it occupies %u device%s against %u at every load. ",
+            SAY("%s does not fit. ", y->m.name);
+        else if (y->s.devices == best->s.devices)
+            SAY("%s costs the same at this load, on as many devices, but "
+                "they could serve %.1f times as much with %s. ", y->m.name,
+                best->r.served_tokens_s / y->r.served_tokens_s, best->m.name);
+        else if (m->priced)
+            SAY("%s costs %.1f times that, because it occupies %u device%s "
+                "against %u at every load. ", y->m.name, y->cost / best->cost,
                 y->s.devices, y->s.devices > 1 ? "s" : "", best->s.devices);
         else
-            SAY("on as many devices: at this load the machine costs the "
-                "same, and the faster one leaves more room to grow. ");
+            SAY("%s occupies %u device%s against %u at every load. ",
+                y->m.name, y->s.devices, y->s.devices > 1 ? "s" : "",
+                best->s.devices);
     }
     if (n < sizeof(text))
         SAY("The shortest wait for each token is %s's, %s: ", fast->m.name,
@@ -382,13 +403,20 @@ print_json(const struct match *m)
         json_number("devices", x->s.devices, 0);
         json_number("usd_per_m_at_demand", m->priced ? x->cost : 0, 0);
         if (i > 0) {
-            json_number("break_even_batch", crossing(&m->side[0], x, &first),
-                        0);
+            double at = crossing(&m->side[0], x, &first);
+
+            json_number("break_even_batch", at < 0 ? NAN : at, 0);
+            if (m->priced && x->r.fits && m->side[0].r.fits)
+                json_number("token_price_ratio",
+                            m->side[0].r.usd_output / x->r.usd_output, 0);
             if (m->side[0].m.n_experts != 0 && x->m.n_experts == 0)
                 json_number("weight_traffic_batch",
                             moe_plan_traffic_batch(m->side[0].p,
                                                    (double) x->m.active), 0);
         }
+        if (m->q->api_price > 0 && m->priced)
+            json_number("api_break_even_tokens_per_day",
+                        24 * x->r.usd_hour / m->q->api_price * 1e6, 0);
         out_text(",\"plan\":");
         json_result(&x->r);
         out_text("}");

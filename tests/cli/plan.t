@@ -37,6 +37,16 @@ status_is 0 'two models'
 out_has 'reads fewer weights a step at any batch' 'break-even of traffic'
 out_has 'an API at $0.50' 'and against an API'
 
+out_has 'from ' 'from so many tokens a day'
+moe plan --compare qwen3-30b-a3b llama-3.1-8b --hardware h100-sxm \
+    --concurrency 16
+out_has 'take llama-3.1-8b' 'of two that cost the same the one that serves more'
+moe plan --compare deepseek-v3 llama-3-70b --hardware h100-sxm --gpus 8
+out_has 'no batch fits both' 'one that does not fit is compared with nothing'
+out_has 'deepseek-v3 does not fit' 'and not recommended'
+moe plan --compare deepseek-v3 llama-3-70b --hardware h100-sxm --gpus 8 --json
+out_has '"break_even_batch":null' 'nor as JSON'
+
 moe plan "$src/tests/model/fixtures/qwen3_moe" --hardware cpu-2x-epyc-9654
 status_is 0 'a folder'
 moe plan "$src/conf/model/gpt-oss-20b.json" --hardware rtx-4090
