@@ -5,61 +5,15 @@
  * Owns the engine that reads, the rows and the division of the budget
  * between the two.  Rows are kept rather than moments: an expert's moments
  * take width squared, and there may be hundreds of experts in a layer.  What
- * goes into a down projection is not taken from the backend, which fuses it
- * away, but computed here from gate and up.  The text is text.c's.
+ * becomes of the rows is calibrate_gram.c's, the text calibrate_text.c's.
  */
 
-#include <convert/calibrate.h>
-#include <convert/calibrate_text.h>
+#include <convert/calibrate_state.h>
 #include <convert/feedback.h>
 
 #include <errno.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define ROWS_AT_ONCE 256u  /* of a down projection's input */
-#define ROWS_TASK    8u
-#define PRIOR_ROWS   4096u /* of the text, for the mean over experts */
-
-/* What is kept of a layer, (tokens, ..) each; NULL: not wanted. */
-struct kept {
-    float    *qkv, *out, *ffn;
-    uint32_t *ids;
-    float    *weights;
-};
-
-struct moe_calibration {
-    struct moe_calibration_setup s;
-    const struct moe_arch       *a;
-    moe_engine                  *engine;
-    struct moe_runner_tap        tap;
-    struct moe_text_windows      text;
-
-    uint32_t *wants;      /* (n_layers) 1 << MOE_INPUT_* */
-    uint64_t  work_bytes; /* besides the rows */
-    uint64_t  room;       /* bytes for rows */
-    uint64_t *counts;     /* (n_layers, n_experts) tokens */
-
-    uint32_t     first, count; /* layers whose rows are kept */
-    struct kept *kept;         /* (count) */
-    void        *rows;         /* all of it */
-    uint64_t     rows_bytes;
-    moe_grant   *rows_grant;
-    uint64_t     at;           /* rows of the text that were read */
-    uint32_t     step_rows;
-
-    /* of a down projection */
-    void      *work;
-    moe_grant *work_grant;
-    uint32_t   prior_layer; /* whose mean is in prior; UINT32_MAX: none's */
-    uint32_t  *list;        /* (tokens) rows of an expert */
-    float     *list_w;      /* (tokens) */
-    float     *plain, *gate, *up, *x, *g, *u; /* see lay_work */
-    float     *gate_bias, *up_bias;
-    double    *prior;
-    uint8_t   *raw;
-};
 
 uint32_t
 moe_input_of(uint32_t tensor)
@@ -117,12 +71,6 @@ wants_ffn(const struct moe_calibration *c, uint32_t layer)
            || wants(c, layer, MOE_INPUT_DENSE_DOWN);
 }
 
-static uint64_t
-pad(uint64_t bytes)
-{
-    return (bytes + 63) / 64 * 64;
-}
-
 /* Bytes that a layer's rows take; their places in *k if base is not NULL. */
 static uint64_t
 lay_rows(const struct moe_calibration *c, uint32_t layer, uint64_t tokens,
@@ -136,7 +84,7 @@ lay_rows(const struct moe_calibration *c, uint32_t layer, uint64_t tokens,
     if (wanted) {                                                             \
         if (base != NULL)                                                     \
             k->field = (void *) (base + at);                                  \
-        at += pad(tokens * (n) * 4);                                          \
+        at += moe_calibration_pad(tokens * (n) * 4);                          \
     }
     TAKE(wants(c, layer, MOE_INPUT_QKV), qkv, a->hidden)
     TAKE(wants(c, layer, MOE_INPUT_OUT), out, (uint64_t) a->heads * a->v_dim)
@@ -189,26 +137,26 @@ static uint64_t
 lay_work(struct moe_calibration *c, uint64_t tokens, uint8_t *base)
 {
     struct sizes z;
-    uint64_t     at = 0, h = c->a->hidden, f;
+    uint64_t     at = 0, h = c->a->hidden, f, ld;
 
     measure(c, &z);
     if (!z.any)
         return 0;
     f = z.f;
+    ld = moe_down_width(f);
 #define TAKE(field, bytes)                                                    \
     if (base != NULL)                                                         \
         c->field = (void *) (base + at);                                      \
-    at += pad(bytes);
+    at += moe_calibration_pad(bytes);
     TAKE(prior, z.expert ? (uint64_t) c->a->expert_width
                                * c->a->expert_width * 8 : 0)
     TAKE(list, tokens * 4)
     TAKE(list_w, tokens * 4)
-    TAKE(plain, z.matrix * 4) /* (f, h) as decoded */
-    TAKE(gate, z.matrix * 4)  /* (h, f) */
+    TAKE(gate, z.matrix * 4) /* (f, h) */
     TAKE(up, z.matrix * 4)
-    TAKE(x, ROWS_AT_ONCE * h * 4)
-    TAKE(g, ROWS_AT_ONCE * f * 4)
-    TAKE(u, ROWS_AT_ONCE * f * 4)
+    TAKE(x, MOE_DOWN_ROWS * h * 4) /* (rows / MOE_TILE_M, h, MOE_TILE_M) */
+    TAKE(g, MOE_DOWN_ROWS * ld * 4) /* (rows, ld) */
+    TAKE(u, MOE_DOWN_ROWS * ld * 4)
     TAKE(gate_bias, f * 4)
     TAKE(up_bias, f * 4)
     TAKE(raw, z.raw + 64 * MOE_PLANES_MAX)
@@ -379,7 +327,7 @@ moe_calibration_open(const struct moe_calibration_setup *s,
     }
     measure(c, &z);
     /* H and its factor are quantize's, but of the same budget */
-    c->work_bytes = lay_work(c, tokens, NULL) + 2 * z.k * z.k * 8;
+    c->work_bytes = lay_work(c, tokens, NULL) + (2 * z.k * z.k + 1) * 8;
     st = divide(c, tokens, window, err);
     if (st == MOE_OK)
         st = moe_text_get(c->engine, moe_option_text(o, "quant.calibrate"),
@@ -530,257 +478,4 @@ moe_calibration_count(const struct moe_calibration *c, uint64_t *tokens,
         }
     if (*least == UINT64_MAX)
         *least = 0;
-}
-
-/* ----------------------------------------------- inputs of a down matrix -- */
-
-/* Matrix `tensor` as f32, turned: (k, n) to dst. */
-static moe_status
-load(struct moe_calibration *c, uint32_t tensor, uint32_t layer,
-     uint32_t expert, float *dst, uint64_t *n, struct moe_error *err)
-{
-    struct moe_weight w;
-    struct moe_tensor t;
-    struct moe_error  why;
-    uint64_t          at = 0, i, j;
-    uint32_t          p;
-    moe_status        st;
-
-    st = moe_weight_find(c->s.plan->c, c->s.registry, c->a, tensor, layer,
-                         expert, &w, err);
-    if (st != MOE_OK)
-        return st;
-    memset(&t, 0, sizeof(t));
-    t.struct_size = sizeof(t);
-    t.scale_dtype = w.scale_dtype;
-    t.n = w.n;
-    t.k = w.k;
-    for (p = 0; p < w.n_planes && st == MOE_OK; p++) {
-        st = moe_checkpoint_read(c->s.plan->c, w.plane[p], 0,
-                                 w.plane[p]->bytes, c->raw + at, err);
-        t.plane[p] = c->raw + at;
-        t.len[p] = w.plane[p]->bytes;
-        at += pad(w.plane[p]->bytes);
-    }
-    if (st != MOE_OK)
-        return st;
-    memset(&why, 0, sizeof(why));
-    why.struct_size = sizeof(why);
-    st = w.ref.ops->check(w.ref.self, w.ref.format, &t, &why);
-    if (st == MOE_OK)
-        st = w.ref.ops->decode(w.ref.self, w.ref.format, &t, 0, w.n, MOE_F32,
-                               c->plain, w.k);
-    if (st != MOE_OK)
-        return moe_fail(err, st, 0, "%s: \"%s\": %.300s",
-                        moe_checkpoint_file_name(c->s.plan->c,
-                                                 w.plane[0]->file),
-                        w.plane[0]->name, why.text);
-    for (i = 0; i < w.n; i++)
-        for (j = 0; j < w.k; j++)
-            dst[j * w.n + i] = c->plain[i * w.k + j];
-    *n = w.n;
-    return MOE_OK;
-}
-
-struct product {
-    const struct moe_calibration *c;
-    uint64_t                      rows, f;
-    int                           bias;
-};
-
-static float
-activate(uint32_t act, float g)
-{
-    switch (act) {
-    case MOE_ACT_SILU:
-        return g / (1.0f + expf(-g));
-    case MOE_ACT_GELU:
-        return 0.5f * g * (1.0f + erff(g * 0.70710678f));
-    case MOE_ACT_GELU_TANH:
-        return 0.5f * g
-               * (1.0f + tanhf(0.79788456f * (g + 0.044715f * g * g * g)));
-    default:
-        return g > 0 ? g : 0;
-    }
-}
-
-/* g = act(gate x) * up x for some rows.  Sums go along hidden, one element
- * after the other. */
-static void
-product_rows(void *arg, uint32_t index)
-{
-    const struct product         *p = arg;
-    const struct moe_calibration *c = p->c;
-    uint64_t h = c->a->hidden, f = p->f, t, i, j;
-    uint64_t first = (uint64_t) index * ROWS_TASK;
-    uint64_t end = first + ROWS_TASK < p->rows ? first + ROWS_TASK : p->rows;
-
-    for (t = first; t < end; t++)
-        for (j = 0; j < f; j++) {
-            c->g[t * f + j] = p->bias ? c->gate_bias[j] : 0;
-            c->u[t * f + j] = p->bias ? c->up_bias[j] : 0;
-        }
-    for (i = 0; i < h; i++)
-        for (t = first; t < end; t++) {
-            const float *gw = c->gate + i * f, *uw = c->up + i * f;
-            float       *g = c->g + t * f, *u = c->u + t * f;
-            float        x = c->x[t * h + i];
-
-            for (j = 0; j < f; j++) {
-                g[j] += x * gw[j];
-                u[j] += x * uw[j];
-            }
-        }
-    for (t = first; t < end; t++)
-        for (j = 0; j < f; j++)
-            c->g[t * f + j] = activate(c->a->act, c->g[t * f + j])
-                              * c->u[t * f + j];
-}
-
-/* Adds the moments of act(gate x) up x over the n rows of the list to h. */
-static void
-add_products(struct moe_calibration *c, const float *x, uint64_t n,
-             uint64_t f, int bias, double *h)
-{
-    struct product p = { c, 0, f, bias };
-    uint64_t       width = c->a->hidden, at, t, i;
-
-    for (at = 0; at < n; at += p.rows) {
-        p.rows = n - at < ROWS_AT_ONCE ? n - at : ROWS_AT_ONCE;
-        for (t = 0; t < p.rows; t++) {
-            const float *from = x + c->list[at + t] * width;
-            float        w = c->list_w[at + t];
-
-            for (i = 0; i < width; i++)
-                c->x[t * width + i] = from[i] * w;
-        }
-        moe_pool_run(c->s.services->pool,
-                     (uint32_t) ((p.rows + ROWS_TASK - 1) / ROWS_TASK),
-                     product_rows, &p);
-        moe_gram_add(c->s.services->pool, c->g, p.rows, f, (uint32_t) f, h);
-    }
-}
-
-/* Every step-th token that chose the expert. */
-static uint64_t
-list_rows(struct moe_calibration *c, const struct kept *k, uint32_t expert,
-          uint64_t step)
-{
-    uint64_t t, i, n = 0, top = c->a->top_k;
-
-    for (t = 0; t < c->text.n_tokens; t += step)
-        for (i = 0; i < top; i++)
-            if (k->ids[t * top + i] == expert) {
-                c->list[n] = (uint32_t) t;
-                c->list_w[n++] = k->weights != NULL ? k->weights[t * top + i]
-                                                    : 1.0f;
-            }
-    return n;
-}
-
-static moe_status
-load_pair(struct moe_calibration *c, uint32_t gate, uint32_t up,
-          uint32_t layer, uint32_t expert, uint64_t *f,
-          struct moe_error *err)
-{
-    moe_status st = load(c, gate, layer, expert, c->gate, f, err);
-
-    return st == MOE_OK ? load(c, up, layer, expert, c->up, f, err) : st;
-}
-
-/* The mean over all experts of a layer, from a part of the text. */
-static moe_status
-make_prior(struct moe_calibration *c, uint32_t layer, const struct kept *k,
-           struct moe_error *err)
-{
-    uint64_t   width = c->a->expert_width, n, f, all = 0, i;
-    uint64_t   step = (c->text.n_tokens + PRIOR_ROWS - 1) / PRIOR_ROWS;
-    uint32_t   e;
-    moe_status st = MOE_OK;
-
-    memset(c->prior, 0, width * width * sizeof(*c->prior));
-    for (e = 0; e < c->a->n_experts && st == MOE_OK; e++) {
-        n = list_rows(c, k, e, step);
-        all += n;
-        if (n == 0)
-            continue;
-        st = load_pair(c, MOE_T_EXPERT_GATE, MOE_T_EXPERT_UP, layer, e, &f,
-                       err);
-        if (st == MOE_OK)
-            add_products(c, k->ffn, n, f, 0, c->prior);
-    }
-    for (i = 0; i < width * width && all != 0; i++)
-        c->prior[i] *= (double) MOE_CALIBRATE_FEW / (double) all;
-    if (st == MOE_OK)
-        c->prior_layer = layer;
-    return st;
-}
-
-/* A feed-forward that all rows go through. */
-static moe_status
-all_products(struct moe_calibration *c, const struct kept *k, uint32_t gate,
-             uint32_t up, uint32_t layer, double *h, struct moe_error *err)
-{
-    int        bias = gate == MOE_T_GATE
-               && c->a->name[MOE_T_GATE_BIAS] != NULL
-               && c->a->name[MOE_T_UP_BIAS] != NULL;
-    uint64_t   f, t;
-    moe_status st = load_pair(c, gate, up, layer, 0, &f, err);
-
-    if (st == MOE_OK && bias)
-        st = moe_vector_read(c->s.plan->c, c->a, MOE_T_GATE_BIAS, layer,
-                             c->gate_bias, err);
-    if (st == MOE_OK && bias)
-        st = moe_vector_read(c->s.plan->c, c->a, MOE_T_UP_BIAS, layer,
-                             c->up_bias, err);
-    if (st != MOE_OK)
-        return st;
-    for (t = 0; t < c->text.n_tokens; t++) {
-        c->list[t] = (uint32_t) t;
-        c->list_w[t] = 1.0f;
-    }
-    add_products(c, k->ffn, c->text.n_tokens, f, bias, h);
-    return MOE_OK;
-}
-
-moe_status
-moe_calibration_gram(struct moe_calibration *c, uint32_t layer, uint32_t feed,
-                     uint32_t expert, uint32_t k, double *h,
-                     struct moe_error *err)
-{
-    const struct kept *y = &c->kept[layer - c->first];
-    uint64_t           n = c->text.n_tokens, i, f;
-    moe_status         st = MOE_OK;
-
-    memset(h, 0, (size_t) k * k * sizeof(*h));
-    switch (feed) {
-    case MOE_INPUT_QKV:
-        moe_gram_add(c->s.services->pool, y->qkv, n, k, k, h);
-        break;
-    case MOE_INPUT_OUT:
-        moe_gram_add(c->s.services->pool, y->out, n, k, k, h);
-        break;
-    case MOE_INPUT_FFN:
-        moe_gram_add(c->s.services->pool, y->ffn, n, k, k, h);
-        break;
-    case MOE_INPUT_SHARED_DOWN:
-        st = all_products(c, y, MOE_T_SHARED_GATE, MOE_T_SHARED_UP, layer, h,
-                          err);
-        break;
-    case MOE_INPUT_DENSE_DOWN:
-        st = all_products(c, y, MOE_T_GATE, MOE_T_UP, layer, h, err);
-        break;
-    default:
-        if (c->prior_layer != layer)
-            st = make_prior(c, layer, y, err);
-        if (st == MOE_OK)
-            st = load_pair(c, MOE_T_EXPERT_GATE, MOE_T_EXPERT_UP, layer,
-                           expert, &f, err);
-        if (st != MOE_OK)
-            break;
-        add_products(c, y->ffn, list_rows(c, y, expert, 1), f, 0, h);
-        for (i = 0; i < (uint64_t) k * k; i++)
-            h[i] += c->prior[i];
-    }
-    return st;
 }

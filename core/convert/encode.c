@@ -24,8 +24,8 @@
 #include <string.h>
 
 #define PIECE_ROWS 128u        /* rows of one encode(), if they can be cut */
-#define FEED_ROWS  32u         /* the same where columns are done one by one */
-#define FEED_CHUNK (2u << 20)
+#define FEED_ROWS  64u         /* the same where columns are done one by one */
+#define FEED_CHUNK (8u << 20)
 #define FEED_PROBE 8u /* every so manieth piece is rounded to nearest, too */
 
 /* ------------------------------------------------------------ resources -- */
@@ -85,7 +85,7 @@ struct matrix {
     uint64_t  unit_bytes[MOE_PLANES_MAX]; /* of the result, for unit rows */
     int       resident; /* source planes are held whole */
     struct moe_tensor src; /* planes of the source, or of its chunk */
-    const double       *u; /* (k, k); NULL: round to nearest */
+    const struct moe_factor *u; /* NULL: round to nearest */
     struct moe_feedback feedback; /* if there is u */
     uint64_t            scratch;  /* bytes of a piece, beside its rows */
 };
@@ -173,11 +173,11 @@ struct pieces {
     double          *error;  /* (pieces, 2) of probes: so, and to nearest */
 };
 
-/* Bytes of `wide` for a piece: rows as f64, rows as f32, scratch. */
+/* Bytes of `wide` for a piece: rows as f32, scratch. */
 static uint64_t
 wide_bytes(const struct matrix *m)
 {
-    return m->unit * m->r->src.k * 12 + m->scratch;
+    return (m->unit * m->r->src.k * 4 + 63) / 64 * 64 + m->scratch;
 }
 
 /* Rows that make up for their rounding; of a probe also how far plain
@@ -188,12 +188,9 @@ feed_piece(struct pieces *p, uint32_t index, const float *x, uint64_t rows,
 {
     const struct matrix     *m = p->m;
     const struct moe_recode *r = m->r;
-    uint64_t                 n = rows * r->src.k, i;
     uint8_t                 *mem = (uint8_t *) p->j->wide.p
                                    + index * wide_bytes(m);
-    double                  *w = (double *) (void *) mem;
-    float                   *near = (float *) (void *) (mem + m->unit
-                                                              * r->src.k * 8);
+    float                   *near = (float *) (void *) (mem + m->scratch);
     uint64_t                 row = p->row0 + index * m->unit;
     int                      probe = row / m->unit % FEED_PROBE == 0;
     double                   error = 0, plain = 0;
@@ -205,17 +202,13 @@ feed_piece(struct pieces *p, uint32_t index, const float *x, uint64_t rows,
         if (st == MOE_OK)
             st = r->to.ops->decode(r->to.self, r->to.format, dst, 0, rows,
                                    MOE_F32, near, r->src.k);
-        for (i = 0; i < n && st == MOE_OK; i++)
-            w[i] = (double) x[i] - near[i];
         if (st == MOE_OK)
-            plain = moe_feedback_error(m->u, w, rows, r->src.k);
+            plain = moe_feedback_error(&m->feedback, m->u, x, near, rows,
+                                       mem);
     }
-    for (i = 0; i < n; i++)
-        w[i] = x[i];
     if (st == MOE_OK)
-        st = moe_feedback_encode(&m->feedback, m->u, w, rows,
-                                 mem + m->unit * r->src.k * 12, dst, &error,
-                                 err);
+        st = moe_feedback_encode(&m->feedback, m->u, x, rows, mem, dst,
+                                 &error, err);
     p->error[2 * index] = probe ? error : 0;
     p->error[2 * index + 1] = plain;
     return st;
@@ -371,7 +364,7 @@ hold_source(struct moe_recode_job *j, struct matrix *m, struct moe_error *err)
 
 moe_status
 moe_recode_encode(struct moe_recode_job *j, const struct moe_recode *r,
-                  const double *u, struct moe_error *err)
+                  const struct moe_factor *u, struct moe_error *err)
 {
     struct matrix            m;
     const struct moe_weight *s = &r->src;
@@ -448,13 +441,15 @@ uint64_t
 moe_recode_room(const struct moe_recode_job *j, const struct moe_recode *r,
                 int feed)
 {
-    static const double some = 1;
+    static const struct moe_factor some = { NULL, NULL };
     struct matrix       m;
 
     memset(&m, 0, sizeof(m));
     m.r = r;
     m.u = feed ? &some : NULL; /* for the size of its pieces */
     cut(j, &m);
-    /* f32, its source, its result; f64, f32 and a scratch like both */
-    return m.chunk * r->src.k * (feed ? 32 : 12) + r->src.bytes;
+    /* f32, its source, its result; with feedback also f32 twice and f64, of
+     * rows by sixteen */
+    return (feed ? m.chunk + 15 : m.chunk) * r->src.k * (feed ? 32 : 12)
+           + r->src.bytes;
 }

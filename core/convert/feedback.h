@@ -28,13 +28,21 @@
 void moe_gram_add(struct moe_pool *pool, const float *x, uint64_t rows,
                   uint64_t ld, uint32_t k, double *h);
 
+/* What rounding wants of H (k, k). */
+struct moe_factor {
+    const double *u;     /* (k, k), upper: u' u = H^-1; zero below */
+    const float  *tiles; /* -u in f32, (k / MOE_TILE_M, k, MOE_TILE_M): column c
+                            at row i is [c / MOE_TILE_M][i][c % MOE_TILE_M] */
+};
+
 /*
- * From the lower triangle of h, which is lost, u (k, k): the upper triangle
- * of the matrix with u' u = (h + damp * mean diagonal)^-1, zero below.
+ * From the lower triangle of h (k, k), to whose diagonal damp * mean diagonal
+ * is added.  The result lives in the memory of h, which has room for at least
+ * two elements and is lost, and of u (k, k).
  * MOE_E_CORRUPT: h is not finite.
  */
 moe_status moe_gram_factor(struct moe_pool *pool, double damp, uint32_t k,
-                           double *h, double *u);
+                           double *h, double *u, struct moe_factor *out);
 
 /* ---------------------------------------------------------- feedback.c -- */
 
@@ -46,12 +54,15 @@ struct moe_feedback {
     uint64_t              group;  /* columns that share a scale */
     struct moe_affine     affine; /* of any matrix in it, for its elements */
     uint32_t              n_values;
-    float                 value[256]; /* what an element can be, ascending */
+    uint32_t              whole;      /* they are whole numbers in a row */
+    float                 value[256]; /* what an element can be, ascending;
+                                         +inf behind that */
     uint8_t               code[256];  /* and its bits */
 };
 
 /* Nonzero: matrices of k columns can be rounded so: the format has an affine
- * description with elements of at most 8 bits. */
+ * description with elements of at most 8 bits and groups of a multiple of
+ * four columns. */
 int moe_feedback_open(const struct moe_format_ref *to, uint64_t k,
                       uint32_t scale_dtype, struct moe_feedback *out);
 
@@ -59,18 +70,20 @@ int moe_feedback_open(const struct moe_format_ref *to, uint64_t k,
 uint64_t moe_feedback_scratch(const struct moe_feedback *f, uint64_t rows);
 
 /*
- * w (rows, k), lost, to the planes of dst, which are those of encode().  u
- * (k, k) of moe_gram_factor.  A group's scale is what encode() gives its
- * columns when their turn comes.  *error: tr((W - Q) H (W - Q)'), H damped.
- * Any thread, with scratch of its own.
+ * x (rows, k) to the planes of dst, which are those of encode().  u: of
+ * moe_gram_factor.  A group's scale is what encode() gives its columns when
+ * their turn comes.  *error: tr((x - Q) H (x - Q)'), H damped.  Any thread,
+ * with scratch of its own.
  */
-moe_status moe_feedback_encode(const struct moe_feedback *f, const double *u,
-                               double *w, uint64_t rows, void *scratch,
+moe_status moe_feedback_encode(const struct moe_feedback *f,
+                               const struct moe_factor *u, const float *x,
+                               uint64_t rows, void *scratch,
                                const struct moe_tensor *dst, double *error,
                                struct moe_error *err);
 
-/* tr(d H d') for d (rows, k), which is lost. */
-double moe_feedback_error(const double *u, double *d, uint64_t rows,
-                          uint64_t k);
+/* tr((x - q) H (x - q)') for any q (rows, k), in f32. */
+double moe_feedback_error(const struct moe_feedback *f,
+                          const struct moe_factor *u, const float *x,
+                          const float *q, uint64_t rows, void *scratch);
 
 #endif /* MOE_CORE_CONVERT_FEEDBACK_H */

@@ -3,18 +3,20 @@
  * gram.c - second moments of inputs, and the factor that rounding wants.
  *
  * All in f64: a sum over a hundred thousand rows, and an inverse.  Work is
- * dealt out by rows or columns of the result and every element's sum has one
- * order, so threads change no bit.
+ * dealt out by blocks of the result and every element's sum has one order
+ * (dense.h), so threads change no bit.
  */
 
+#include <convert/dense.h>
 #include <convert/feedback.h>
 
 #include <math.h>
 #include <string.h>
 
-#define GRAM_ROWS 8u  /* of h, a task */
-#define BLOCK     32u /* columns that are eliminated together */
-#define STRIP     64u /* columns of the inverse, a task */
+#define ROWS  64u  /* of a result, a task */
+#define COLS  256u /* of the same: both stay in the cache for all steps */
+#define BLOCK 64u  /* rows that are eliminated together */
+#define STRIP 32u  /* columns that a task solves for */
 
 struct gram {
     const float *x; /* (rows, k) */
@@ -23,47 +25,42 @@ struct gram {
     double      *h; /* (k, k) */
 };
 
-/* Four rows at a time, so that h is read a quarter as often; one after the
- * other, so that the sum is the same. */
+/* Block `index` of those that meet the lower triangle of (k, k), row by row:
+ * its first row and column. */
 static void
-gram_rows(void *arg, uint32_t index)
+block_of(uint32_t index, uint32_t *row, uint32_t *col)
+{
+    for (*row = 0;; *row += ROWS) {
+        uint32_t n = (*row + ROWS + COLS - 1) / COLS;
+
+        if (index < n)
+            break;
+        index -= n;
+    }
+    *col = index * COLS;
+}
+
+static uint32_t
+count_blocks(uint32_t k)
+{
+    uint32_t row, n = 0;
+
+    for (row = 0; row < k; row += ROWS)
+        n += (row + ROWS + COLS - 1) / COLS;
+    return n;
+}
+
+static void
+gram_block(void *arg, uint32_t index)
 {
     const struct gram *g = arg;
-    uint32_t           i, j, first = index * GRAM_ROWS;
-    uint32_t           end = first + GRAM_ROWS < g->k ? first + GRAM_ROWS
-                                                      : g->k;
-    uint64_t           t;
+    uint32_t           row, col, k = g->k;
 
-    for (t = 0; t + 4 <= g->rows; t += 4) {
-        const float *a = g->x + t * g->ld, *b = a + g->ld, *c = b + g->ld;
-        const float *d = c + g->ld;
-
-        for (i = first; i < end; i++) {
-            double *h = g->h + (size_t) i * g->k;
-            double  ai = a[i], bi = b[i], ci = c[i], di = d[i];
-
-            for (j = 0; j <= i; j++) {
-                double s = h[j];
-
-                s += ai * a[j];
-                s += bi * b[j];
-                s += ci * c[j];
-                s += di * d[j];
-                h[j] = s;
-            }
-        }
-    }
-    for (; t < g->rows; t++) {
-        const float *a = g->x + t * g->ld;
-
-        for (i = first; i < end; i++) {
-            double *h = g->h + (size_t) i * g->k;
-            double  ai = a[i];
-
-            for (j = 0; j <= i; j++)
-                h[j] += ai * a[j];
-        }
-    }
+    block_of(index, &row, &col);
+    if (col < k)
+        moe_dense_gram(g->rows, g->x, g->ld, row,
+                       row + ROWS < k ? row + ROWS : k, col,
+                       col + COLS < k ? col + COLS : k, g->h, k);
 }
 
 void
@@ -72,111 +69,133 @@ moe_gram_add(struct moe_pool *pool, const float *x, uint64_t rows,
 {
     struct gram g = { x, rows, ld, k, h };
 
-    moe_pool_run(pool, (k + GRAM_ROWS - 1) / GRAM_ROWS, gram_rows, &g);
+    moe_pool_run(pool, count_blocks(k), gram_block, &g);
 }
 
 /* --------------------------------------------------------------- factor -- */
 
+/*
+ * H turned by half a turn, its rows and columns in the opposite order, which
+ * for memory is to be read backwards, is R' R with R upper.  The inverse of H
+ * is then u' u for R'^-1 turned.
+ */
 struct factor {
-    double  *h, *u; /* (k, k) */
-    uint32_t k, at, end; /* the block under elimination: [at, end) */
+    double  *h, *u; /* (k, k): H turned, then R; R'^-1 */
+    uint32_t k, at, end; /* rows under elimination: [at, end) */
 };
 
-/* Row i, below the block: its part of L, and what follows for the rest of
- * the row.  The block's rows of L' are in u. */
+/* Rows [at, end) of x, n columns, R' y = x: row by row, what rows from `at`
+ * on give to later ones. */
+static void
+solve(const double *r, uint64_t k, uint64_t at, uint64_t end, double *x,
+      uint64_t n)
+{
+    uint64_t c, d, j;
+
+    for (c = at; c < end; c++) {
+        double *to = x + c * k, p = r[c * (k + 1)];
+
+        for (d = at; d < c; d++) {
+            const double *from = x + d * k;
+            double        a = r[d * k + c];
+
+            for (j = 0; j < n; j++)
+                to[j] -= a * from[j];
+        }
+        for (j = 0; j < n; j++)
+            to[j] /= p;
+    }
+}
+
+/* Columns behind the block: its rows of R. */
 static void
 eliminate(void *arg, uint32_t index)
 {
     const struct factor *f = arg;
-    uint32_t             i, c, d, k = f->k;
-    uint32_t             first = f->end + index * GRAM_ROWS;
-    uint32_t             end = first + GRAM_ROWS < k ? first + GRAM_ROWS : k;
+    uint32_t             from = f->end + index * STRIP;
+    uint32_t             n = f->k - from < STRIP ? f->k - from : STRIP;
 
-    for (i = first; i < end; i++) {
-        double *h = f->h + (size_t) i * k;
-
-        for (c = f->at; c < f->end; c++) {
-            double s = h[c];
-
-            for (d = f->at; d < c; d++)
-                s -= h[d] * f->h[(size_t) c * k + d];
-            h[c] = s / f->h[(size_t) c * k + c];
-            f->u[(size_t) c * k + i] = h[c];
-        }
-    }
+    solve(f->h, f->k, f->at, f->end, f->h + from, n);
 }
 
+/* What the block's rows of R take from the rest. */
 static void
 update(void *arg, uint32_t index)
 {
     const struct factor *f = arg;
-    uint32_t             i, j, c, k = f->k;
-    uint32_t             first = f->end + index * GRAM_ROWS;
-    uint32_t             end = first + GRAM_ROWS < k ? first + GRAM_ROWS : k;
+    uint32_t             k = f->k, row, col, m, n;
+    const double        *r = f->h + (size_t) f->at * k;
 
-    for (i = first; i < end; i++) {
-        double *h = f->h + (size_t) i * k;
-
-        for (c = f->at; c < f->end; c++) {
-            const double *t = f->u + (size_t) c * k;
-            double        a = h[c];
-
-            for (j = f->end; j <= i; j++)
-                h[j] -= a * t[j];
-        }
-    }
+    block_of(index, &col, &row); /* the upper triangle */
+    row += f->end;
+    col += f->end;
+    if (row >= k)
+        return;
+    m = k - row < COLS ? k - row : COLS;
+    n = k - col < ROWS ? k - col : ROWS;
+    moe_dense_less(f->end - f->at, r + row, k, m, r + col, k, n,
+                   f->h + (size_t) row * k + col, k);
 }
 
-/* Columns of L^-1, from L in h, to u. */
+/* Columns of R'^-1. */
 static void
 invert(void *arg, uint32_t index)
 {
     const struct factor *f = arg;
-    uint32_t             i, j, m, k = f->k, first = index * STRIP;
-    uint32_t             end = first + STRIP < k ? first + STRIP : k;
+    uint64_t             k = f->k, first = index * ROWS, at, end, i, n;
 
-    for (i = 0; i < k; i++) {
-        const double *l = f->h + (size_t) i * k;
-        double       *u = f->u + (size_t) i * k;
-
-        for (j = first; j < end; j++)
-            u[j] = i == j ? 1.0 : 0.0;
-        for (m = first; m < i; m++) {
-            const double *v = f->u + (size_t) m * k;
-            double        a = l[m];
-
-            for (j = first; j < end; j++)
-                u[j] -= a * v[j];
-        }
-        for (j = first; j < end; j++)
-            u[j] /= l[i];
+    n = k - first < ROWS ? k - first : ROWS;
+    for (i = 0; i < k; i++)
+        memset(f->u + i * k + first, 0, n * sizeof(*f->u));
+    for (i = first; i < first + n; i++)
+        f->u[i * (k + 1)] = 1;
+    for (at = first; at < k; at = end) {
+        end = at + BLOCK < k ? at + BLOCK : k;
+        moe_dense_less(at - first, f->h + first * k + at, k, end - at,
+                       f->u + first * k + first, k, n,
+                       f->u + at * k + first, k);
+        solve(f->h, k, at, end, f->u + first, n);
     }
 }
 
-/* h turned by half a turn: its rows and columns in the opposite order. */
+/* The elements in the opposite order. */
 static void
-turn_symmetric(double *h, uint32_t k)
+turn(double *h, uint64_t n)
 {
-    uint32_t i, j;
+    uint64_t at;
 
-    for (i = 0; i < k; i++)
-        for (j = 0; j <= i && i + j < k - 1; j++) {
-            double *a = h + (size_t) i * k + j;
-            double *b = h + (size_t) (k - 1 - j) * k + (k - 1 - i), t = *a;
+    for (at = 0; at < n / 2; at++) {
+        double t = h[at];
 
-            *a = *b;
-            *b = t;
-        }
+        h[at] = h[n - 1 - at];
+        h[n - 1 - at] = t;
+    }
+}
+
+/* Columns of u to the memory of h, as the products of feedback.c want them. */
+static void
+lay_tiles(void *arg, uint32_t index)
+{
+    const struct factor *f = arg;
+    uint64_t             k = f->k, first = (uint64_t) index * BLOCK, i, c;
+    uint64_t             end = first + BLOCK < k ? first + BLOCK : k;
+    float               *to = (float *) (void *) f->h;
+
+    for (i = 0; i < end; i++)
+        for (c = first; c < (end + MOE_TILE_M - 1) / MOE_TILE_M * MOE_TILE_M;
+             c++)
+            to[(c / MOE_TILE_M * k + i) * MOE_TILE_M + c % MOE_TILE_M]
+                = c < k ? (float) -f->u[i * k + c] : 0;
 }
 
 moe_status
 moe_gram_factor(struct moe_pool *pool, double damp, uint32_t k, double *h,
-                double *u)
+                double *u, struct moe_factor *out)
 {
     struct factor f = { h, u, k, 0, 0 };
     double        mean = 0;
-    uint64_t      n = (uint64_t) k * k, at;
-    uint32_t      i, c, d;
+    uint64_t      n = (uint64_t) k * k;
+    uint32_t      i, c, d, left;
 
     for (i = 0; i < k; i++)
         mean += h[(size_t) i * k + i];
@@ -186,32 +205,29 @@ moe_gram_factor(struct moe_pool *pool, double damp, uint32_t k, double *h,
     for (i = 0; i < k; i++) /* the least keeps inputs that are always 0 in */
         h[(size_t) i * k + i] += damp * mean + 1e-30;
 
-    /* h turned is L L'; so h is R R' with R upper, and R^-1 is wanted */
-    turn_symmetric(h, k);
+    turn(h, n);
     for (f.at = 0; f.at < k; f.at = f.end) {
         f.end = f.at + BLOCK < k ? f.at + BLOCK : k;
-        for (c = f.at; c < f.end; c++)
-            for (i = c; i < f.end; i++) {
-                double s = h[(size_t) i * k + c];
+        left = k - f.end;
+        for (c = f.at; c < f.end; c++) {
+            double *row = h + (size_t) c * k;
 
-                for (d = f.at; d < c; d++)
-                    s -= h[(size_t) i * k + d] * h[(size_t) c * k + d];
-                if (i == c && !(s > 0))
-                    return MOE_E_CORRUPT;
-                h[(size_t) i * k + c] = i == c ? sqrt(s)
-                                               : s / h[(size_t) c * k + c];
-            }
-        moe_pool_run(pool, (k - f.end + GRAM_ROWS - 1) / GRAM_ROWS, eliminate,
-                     &f);
-        moe_pool_run(pool, (k - f.end + GRAM_ROWS - 1) / GRAM_ROWS, update,
-                     &f);
+            for (d = f.at; d < c; d++)
+                for (i = c; i < f.end; i++)
+                    row[i] -= h[(size_t) d * k + c] * h[(size_t) d * k + i];
+            if (!(row[c] > 0))
+                return MOE_E_CORRUPT;
+            row[c] = sqrt(row[c]);
+            for (i = c + 1; i < f.end; i++)
+                row[i] /= row[c];
+        }
+        moe_pool_run(pool, (left + STRIP - 1) / STRIP, eliminate, &f);
+        moe_pool_run(pool, count_blocks(left), update, &f);
     }
-    moe_pool_run(pool, (k + STRIP - 1) / STRIP, invert, &f);
-    for (at = 0; at < n / 2; at++) {
-        double t = u[at];
-
-        u[at] = u[n - 1 - at];
-        u[n - 1 - at] = t;
-    }
+    moe_pool_run(pool, (k + ROWS - 1) / ROWS, invert, &f);
+    turn(u, n);
+    moe_pool_run(pool, (k + BLOCK - 1) / BLOCK, lay_tiles, &f);
+    out->u = u;
+    out->tiles = (const float *) (const void *) h;
     return MOE_OK;
 }

@@ -43,7 +43,7 @@ copy_bytes(struct moe_recode_job *j, const struct moe_tensor_info *t,
 
 static moe_status
 write_matrix(struct moe_recode_job *j, const struct moe_recode *r,
-             const double *u, struct moe_error *err)
+             const struct moe_factor *u, struct moe_error *err)
 {
     uint32_t   i;
     moe_status status = MOE_OK;
@@ -97,9 +97,10 @@ static moe_status
 write_fed(struct moe_recode_job *j, uint32_t layer, uint32_t feed,
           struct moe_error *err)
 {
-    uint64_t   have = 0; /* k that u is for; experts begin anew */
-    size_t     i;
-    moe_status st = MOE_OK;
+    struct moe_factor u;
+    uint64_t          have = 0; /* k that u is for; experts begin anew */
+    size_t            i;
+    moe_status        st = MOE_OK;
 
     for (i = 0; i < j->plan.n && st == MOE_OK; i++) {
         const struct moe_recode *r = &j->plan.at[i];
@@ -109,7 +110,7 @@ write_fed(struct moe_recode_job *j, uint32_t layer, uint32_t feed,
             || !moe_calibrates(r))
             continue;
         if (have != k || feed == MOE_INPUT_DOWN) {
-            st = moe_recode_need(j, &j->h, k * k * 8, err);
+            st = moe_recode_need(j, &j->h, (k * k + 1) * 8, err);
             if (st == MOE_OK)
                 st = moe_recode_need(j, &j->u, k * k * 8, err);
             if (st == MOE_OK)
@@ -118,7 +119,7 @@ write_fed(struct moe_recode_job *j, uint32_t layer, uint32_t feed,
                                           err);
             if (st == MOE_OK) {
                 st = moe_gram_factor(j->services.pool, MOE_CALIBRATE_DAMP,
-                                     (uint32_t) k, j->h.p, j->u.p);
+                                     (uint32_t) k, j->h.p, j->u.p, &u);
                 if (st != MOE_OK)
                     (void) moe_fail(err, st, 0,
                                     "calibration: layer %u computes numbers "
@@ -127,7 +128,7 @@ write_fed(struct moe_recode_job *j, uint32_t layer, uint32_t feed,
             have = k;
         }
         if (st == MOE_OK)
-            st = write_matrix(j, r, j->u.p, err);
+            st = write_matrix(j, r, &u, err);
     }
     return st;
 }

@@ -17,6 +17,7 @@ struct moe_recode_buffer {
 };
 
 struct moe_calibration;
+struct moe_factor;
 
 struct moe_recode_job {
     const moe_options       *o;
@@ -56,11 +57,11 @@ void       moe_recode_drop(struct moe_recode_job    *j,
 /* Bytes of the source that are done; MOE_E_CANCELED if the caller says so. */
 moe_status moe_recode_report(struct moe_recode_job *j, uint64_t bytes,
                              const char *what, struct moe_error *err);
-/* Reads, encodes and writes a matrix.  u: (k, k) of moe_gram_factor; NULL:
- * round to nearest. */
+/* Reads, encodes and writes a matrix.  u: NULL: round to nearest. */
 moe_status moe_recode_encode(struct moe_recode_job   *j,
-                             const struct moe_recode *r, const double *u,
-                             struct moe_error *err);
+                             const struct moe_recode *r,
+                             const struct moe_factor *u,
+                             struct moe_error        *err);
 /* Bytes that this takes at most; feed: with a u. */
 uint64_t   moe_recode_room(const struct moe_recode_job *j,
                            const struct moe_recode *r, int feed);
