@@ -115,8 +115,9 @@ gram(void)
 
 /* ------------------------------------------------------------ rounding -- */
 
-#define N  16u
-#define KK 96u
+#define N  24u
+#define KK 288u
+#define G  (KK / 32)
 
 /*
  * What a straight computation with the whole inverse makes of w (N, KK): the
@@ -194,8 +195,8 @@ rounding(struct moe_registry *registry, struct moe_pool *pool, const char *id,
     static double       w[N * KK], d[N * KK];
     static uint8_t      mem[MOE_PLANES_MAX][N * KK * 4];
     static int          code[N * KK];
-    float               scale[N * 3];
-    int                 zero[N * 3];
+    float               scale[N * G];
+    int                 zero[N * G];
     struct moe_format_ref to;
     struct moe_feedback f;
     struct moe_factor   fac;
@@ -261,12 +262,12 @@ rounding(struct moe_registry *registry, struct moe_pool *pool, const char *id,
     if (bits == 4) {
         int z = to.format->scheme.symmetric ? -1 : 0;
 
-        for (i = 0; i < N * 3; i++) {
+        for (i = 0; i < N * G; i++) {
             memcpy(&scale[i], mem[1] + 4 * i, 4);
             zero[i] = z < 0 ? 8
-                            : mem[2][i / 3 / 8 * 12 + i % 3 * 4
-                                     + i / 3 % 8 / 2]
-                                          >> 4 * (i / 3 % 2) & 15;
+                            : mem[2][i / G / 8 * 4 * G + i % G * 4
+                                     + i / G % 8 / 2]
+                                          >> 4 * (i / G % 2) & 15;
         }
         for (i = 0; i < N * KK; i++)
             w[i] = w32[i];

@@ -529,8 +529,8 @@ left_out(void)
     for (i = 0; i < 2; i++) {
         snprintf(out[i], sizeof(out[i]), "%s/%d", top, i);
         logged[0] = '\0';
-        is_int(quantize(&f, in, out[i], i == 0 ? "" : "self", &info), MOE_OK,
-               "%s: %s", f.fixture, err.text);
+        is_int(quantize(&f, in, out[i], i == 0 ? "" : "self", &info),
+               MOE_OK, "%s: %s", f.fixture, err.text);
         if (i == 0)
             is_str(logged, "", "without a text nothing to say");
     }
