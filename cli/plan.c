@@ -335,6 +335,7 @@ print_json(struct cli *c, const struct question *q, const moe_planner *p,
     struct moe_plan_model  m = { .struct_size = sizeof(m) };
     struct moe_plan_setup  t = *s;
     struct moe_plan_result r = { .struct_size = sizeof(r) };
+    struct moe_plan_tiers  tiers = { .struct_size = sizeof(tiers) };
     uint64_t               bytes, by[MOE_PLAN_CLASSES];
     uint32_t               i;
     int                    n = 0, fits = 0;
@@ -385,6 +386,15 @@ print_json(struct cli *c, const struct question *q, const moe_planner *p,
         out_text("},\"plan\":");
         json_result(&r);
         fits = r.fits != 0;
+        if (!fits && moe_plan_tiers(p, s, &r, &tiers, NULL) == MOE_OK) {
+            out_text(",\"tiers\":{");
+            json_number("device_share", tiers.device_share, 1);
+            json_number("host_bytes", floor(tiers.host), 0);
+            json_number("disk_bytes", floor(tiers.disk), 0);
+            json_number("wait_s", tiers.wait, 0);
+            json_number("tpot_s", tiers.step, 0);
+            out_text("}");
+        }
         out_text(",\"batches\":[");
         for (t.batch = 1; t.batch <= 4096; t.batch *= 2) {
             if (moe_plan_run(p, &t, &r, NULL) != MOE_OK || !r.fits)

@@ -159,21 +159,20 @@ print_device(const struct question *q, const struct moe_plan_setup *s,
 
 /* What would make it fit, each way by itself. */
 static void
-print_remedies(const struct question *q, const moe_planner *p,
-               const struct moe_plan_setup *s,
+print_remedies(const moe_planner *p, const struct moe_plan_setup *s,
                const struct moe_plan_result *r)
 {
     static const char *const tries[] = { "fp8", "int4" };
-    struct moe_plan_model    m = { .struct_size = sizeof(m) };
     struct moe_plan_setup    t = *s;
     struct moe_plan_result   x = { .struct_size = sizeof(x) };
     char                     a[32], b[32];
+    struct moe_plan_tiers    tiers = { .struct_size = sizeof(tiers) };
+    struct moe_error         err = { .struct_size = sizeof(err) };
+    moe_status               status;
     uint32_t                 n;
     size_t                   i;
-    double                   room, missing;
     int                      any = 0;
 
-    moe_plan_model(p, &m);
     out_text("  it would fit\n");
     t.tp = t.ep = t.pp = 0;
     n = moe_plan_devices(p, &t, 1024);
@@ -207,27 +206,32 @@ print_remedies(const struct question *q, const moe_planner *p,
                    whole_text(r->max_context, a));
         any = 1;
     }
-    /* the engine's own placement: all but experts stays, experts take what
-     * is left, and those that are not there come from the host */
-    room = r->limit - (r->needed - r->experts);
-    if (m.n_experts != 0 && room > 0 && r->experts > 0
-        && q->device.host_rate > 0 && !q->device.is_host) {
-        missing = r->experts * (1 - room / r->experts) * r->distinct
-                  / m.n_experts;
-        out_format("    with %.0f %% of the experts on the device and the "
-                   "others in %s of\n      host memory: a step then waits "
-                   "%s for them\n", 100 * room / r->experts,
-                   gb_text((r->experts - room) * s->devices, a),
-                   time_text(missing / q->device.host_rate, b));
+    status = moe_plan_tiers(p, s, r, &tiers, &err);
+    if (status == MOE_OK) {
+        out_format("    with %.0f %% of the experts on the device", 100
+                   * tiers.device_share);
+        if (tiers.host > 0 && tiers.disk > 0)
+            out_format(", %s of them in host memory, "
+                       "%s on disk",
+                       gb_text(tiers.host, a), gb_text(tiers.disk, b));
+        else
+            out_format(" and the others, %s, %s",
+                       gb_text(tiers.host + tiers.disk, a),
+                       tiers.disk > 0 ? "on disk" : "in host memory");
+        out_format(":\n      a step then waits %s for them and takes about "
+                   "%s\n", time_text(tiers.wait, a),
+                   time_text(tiers.step, b));
         any = 1;
+    } else if (status == MOE_E_OVER_BUDGET && s->device->host_memory > 0) {
+        out_format("    not with experts in host memory: %s\n", err.text);
     }
     if (!any)
         out_text("    on a device with more memory\n");
 }
 
 static void
-print_memory(const struct question *q, const moe_planner *p,
-             const struct moe_plan_setup *s, const struct moe_plan_result *r)
+print_memory(const moe_planner *p, const struct moe_plan_setup *s,
+             const struct moe_plan_result *r)
 {
     struct moe_plan_model m = { .struct_size = sizeof(m) };
     double context = s->context > 0 ? s->context : s->input + s->output;
@@ -250,7 +254,7 @@ print_memory(const struct question *q, const moe_planner *p,
         out_format("  NOTE: the model was made for at most %s tokens a "
                    "sequence\n", whole_text(m.max_context, a));
     if (!r->fits) {
-        print_remedies(q, p, s, r);
+        print_remedies(p, s, r);
         return;
     }
     out_format("  room for %s sequence%s of %s tokens",
@@ -527,7 +531,7 @@ answer_deployment(const struct question *q, const moe_planner *p,
 
     moe_plan_model(p, &m);
     print_device(q, s, &m, r);
-    print_memory(q, p, s, r);
+    print_memory(p, s, r);
     if (!r->fits)
         return;
     print_times(q, s, r);

@@ -46,6 +46,8 @@ static const struct number numbers[] = {
     NUMBER("device", "link_gbs", link_rate, 1e9, 1e7),
     NUMBER("device", "host_link_gbs", host_rate, 1e9, 1e7),
     NUMBER("device", "power_w", power, 1, 1e6),
+    NUMBER("host", "memory_bytes", host_memory, 1, 1e16),
+    NUMBER("host", "disk_gbs", disk_rate, 1e9, 1e6),
     NUMBER("tflops", "fp32", fp32, 1e12, 1e7),
     NUMBER("tflops", "fp16", fp16, 1e12, 1e7),
     NUMBER("tflops", "bf16", bf16, 1e12, 1e7),

@@ -224,8 +224,10 @@ struct moe_plan_device {
     double   latency;        /* of a collective, seconds                      */
     double   launch;         /* of a layer, seconds                           */
     struct moe_plan_rates rates; /* of "this"; kinds 0: not measured          */
+    double   host_memory;    /* bytes of the machine around them, 0: unknown  */
+    double   disk_rate;      /* bytes a second, 0: unknown                    */
 };
-MOE_NO_TAIL(moe_plan_device, rates);
+MOE_NO_TAIL(moe_plan_device, disk_rate);
 /* A name from conf/hardware, the beginning of one that fits no other, a path
  * of such a file, or "this": the machine, measured (a second) and then kept in
  * $XDG_CACHE_HOME/moe-run/this.ini for the same processor and threads; what
@@ -301,6 +303,27 @@ MOE_API moe_status moe_plan_run(const moe_planner *p,
                                 const struct moe_plan_setup *s,
                                 struct moe_plan_result *out,
                                 struct moe_error *err);
+/* A deployment that does not fit, with experts elsewhere. */
+struct moe_plan_tiers {
+    uint32_t struct_size;
+    uint32_t pad;
+    double   device_share;   /* of the experts that have room on the devices  */
+    double   host, disk;     /* bytes of the others, all devices together     */
+    double   wait;           /* seconds that a step waits for them            */
+    double   step;           /* seconds of a step with that                   */
+};
+MOE_NO_TAIL(moe_plan_tiers, step);
+/*
+ * r: of moe_plan_run with the same s.  A host whose memory is not known is
+ * taken to have enough.  MOE_E_UNSUPPORTED: a dense model.
+ * MOE_E_OVER_BUDGET: what is no expert has no room, or something is left for
+ * a disk of unknown pace.
+ */
+MOE_API moe_status moe_plan_tiers(const moe_planner *p,
+                                  const struct moe_plan_setup  *s,
+                                  const struct moe_plan_result *r,
+                                  struct moe_plan_tiers *out,
+                                  struct moe_error *err);
 /* Fewest devices (1, 2, 4, 8, ... times what pp, tp, ep and replicas ask for)
  * on which the setup fits; 0: none up to `most`. */
 MOE_API uint32_t moe_plan_devices(const moe_planner *p,

@@ -291,6 +291,31 @@ out_has 'fastest for each token' 'of which one is best'
 moe plan llama-3.1-8b --hardware apple-m4-max --gpus 2 --replicas 2
 status_is 0 'copies need no link'
 
+# A small machine: experts on several tiers.
+cat > "$tmp/small.ini" << 'EOF'
+[device]
+memory_bytes = 12884901888
+bandwidth_gbs = 360
+host_link_gbs = 16
+[host]
+memory_bytes = 25769803776
+disk_gbs = 3
+[tflops]
+bf16 = 51
+EOF
+moe plan qwen3-30b-a3b --format int4 --hardware "$tmp/small.ini"
+status_is 3 'a model that is larger than the device'
+out_has 'in host memory:' 'has room with the host'
+out_lacks 'on disk' '... without a disk'
+moe plan gpt-oss-120b --hardware "$tmp/small.ini"
+out_has 'on disk' 'a larger one with a disk as well'
+moe plan gpt-oss-120b --hardware "$tmp/small.ini" --json
+json_check "$tmp/out" 'also as JSON'
+out_has '"tiers":{"device_share":' 'with the tiers'
+sed -i /disk_gbs/d "$tmp/small.ini"
+moe plan gpt-oss-120b --hardware "$tmp/small.ini"
+out_has 'disk_gbs' 'or says what would have to be known'
+
 # Output that cannot be written.
 if [ -c /dev/full ]; then
     for form in --models '' --csv --json --chart --compare '--svg cost'; do

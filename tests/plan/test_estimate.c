@@ -361,6 +361,57 @@ test_replicas(void)
     moe_plan_close(p);
 }
 
+/* A machine of 12 GB beside 24 GB: experts where they find room. */
+static void
+test_tiers(void)
+{
+    struct moe_error       err = { .struct_size = sizeof(err) };
+    struct moe_plan_device d = device_or_die("rtx-4090");
+    struct moe_plan_setup  s = { .struct_size = sizeof(s), .device = &d,
+                                 .devices = 1, .batch = 1, .input = 512,
+                                 .output = 128, .format = "int4" };
+    struct moe_plan_result r = { .struct_size = sizeof(r) };
+    struct moe_plan_tiers  t = { .struct_size = sizeof(t) };
+    moe_planner           *p = open_or_die("qwen3-30b-a3b");
+    double                 left;
+
+    d.memory = 12e9;
+    d.host_rate = 16e9;
+    ok(moe_plan_run(p, &s, &r, &err) == MOE_OK && !r.fits
+           && moe_plan_tiers(p, &s, &r, &t, &err) == MOE_OK,
+       "30 B in 4 bits beside 12 GB: %s", err.text);
+    left = r.needed - r.limit; /* 8 of 128 experts are read */
+    ok(near(t.host, left, 1e-9) && t.disk == 0
+           && near(t.device_share, 1 - left / r.experts, 1e-9)
+           && near(t.wait, left * 8 / 128 / 16e9, 1e-9)
+           && near(t.step, r.step + t.wait, 1e-9),
+       "%.0f %% of the experts there, %.1f GB in the host: %.1f ms more",
+       100 * t.device_share, t.host / 1e9, t.wait * 1e3);
+    d.host_memory = 4e9;
+    is_int(moe_plan_tiers(p, &s, &r, &t, &err), MOE_E_OVER_BUDGET,
+           "a host of 4 GB");
+    has_str(err.text, "disk_gbs", "what would have to be known");
+    d.disk_rate = 3e9;
+    ok(moe_plan_tiers(p, &s, &r, &t, &err) == MOE_OK
+           && near(t.host, 3.6e9, 1e-9) && near(t.disk, left - 3.6e9, 1e-9)
+           && near(t.wait, 3.6e9 / 16 / 16e9 + t.disk / 16 / 3e9, 1e-9),
+       "the rest on disk: %.1f ms more", t.wait * 1e3);
+    d.host_memory = 0;
+    d.is_host = 1;
+    ok(moe_plan_tiers(p, &s, &r, &t, &err) == MOE_OK && t.host == 0
+           && near(t.disk, left, 1e-9), "a machine without devices");
+    d.memory = 1e9;
+    ok(moe_plan_run(p, &s, &r, &err) == MOE_OK
+           && moe_plan_tiers(p, &s, &r, &t, &err) == MOE_E_OVER_BUDGET,
+       "%s", err.text);
+    moe_plan_close(p);
+    p = open_or_die("llama-3-70b");
+    ok(moe_plan_run(p, &s, &r, &err) == MOE_OK
+           && moe_plan_tiers(p, &s, &r, &t, &err) == MOE_E_UNSUPPORTED,
+       "%s", err.text);
+    moe_plan_close(p);
+}
+
 static void
 test_money(void)
 {
@@ -527,6 +578,7 @@ main(void)
     test_prefill();
     test_memory();
     test_replicas();
+    test_tiers();
     test_money();
     test_refusals();
     test_device_files();
