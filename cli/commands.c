@@ -131,9 +131,10 @@ static const struct flag plan_flags[] = {
     { "--ideal", NULL,
       "The bare roofline: peaks of the data sheet, no communication" },
     { "--skew", "S",
-      "Draw expert loads with a log-normal popularity of this spread" },
+      "Draw expert loads with a log-normal popularity of this spread, in the "
+      "plan and in a table" },
     { "--trace", "FILE",
-      "Expert loads of recorded routes: a byte for each expert id, by token, "
+      "The same with recorded routes: a byte for each expert id, by token, "
       "layer and choice" },
     { "--compare", NULL,
       "Compare the models, or one with the dense ones of its total and its "

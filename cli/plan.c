@@ -24,14 +24,18 @@ fail_name(const struct moe_error *err)
 
 /* ---------------------------------------------------------------- trace -- */
 
-/* Before anything is printed: the trace and the experts it is of. */
+/* Before anything is printed: the trace and the experts it is of.  *bytes:
+ * what the question's setup then points to, to be freed. */
 static int
-check_trace(const struct question *q, const moe_planner *p)
+read_trace(struct question *q, const moe_planner *p, char **bytes)
 {
-    struct moe_plan_model m = { .struct_size = sizeof(m) };
-    char                 *bytes = NULL;
-    size_t                len = 0;
-    int                   status;
+    struct moe_error       err = { .struct_size = sizeof(err) };
+    struct moe_plan_model  m = { .struct_size = sizeof(m) };
+    struct moe_plan_draw   d = { .struct_size = sizeof(d), .batch = 1,
+                                 .ranks = 1, .trials = 1 };
+    struct moe_plan_spread x = { .struct_size = sizeof(x) };
+    size_t                 len = 0;
+    int                    status;
 
     moe_plan_model(p, &m);
     if (m.n_experts == 0) {
@@ -40,15 +44,23 @@ check_trace(const struct question *q, const moe_planner *p)
     }
     if (q->trace == NULL)
         return EXIT_OK;
-    status = text_read(q->trace, &bytes, &len);
+    status = text_read(q->trace, bytes, &len);
     if (status != EXIT_OK)
         return status;
-    free(bytes);
-    if (len > 0 && len % ((size_t) m.top_k * m.n_moe_layers) == 0)
-        return EXIT_OK;
-    say("%s: %zu bytes are no whole tokens of %u layers and %u experts",
-        q->trace, len, m.n_moe_layers, m.top_k);
-    return EXIT_USAGE;
+    if (len == 0 || len % ((size_t) m.top_k * m.n_moe_layers) != 0) {
+        say("%s: %zu bytes are no whole tokens of %u layers and %u experts",
+            q->trace, len, m.n_moe_layers, m.top_k);
+        return EXIT_USAGE;
+    }
+    q->setup.trace = (const uint8_t *) *bytes;
+    q->setup.trace_rows = len / m.top_k;
+    q->setup.trace_step = m.n_moe_layers;
+    d.n_experts = m.n_experts;
+    d.top_k = m.top_k;
+    d.trace = q->setup.trace;
+    d.trace_rows = q->setup.trace_rows;
+    d.trace_step = q->setup.trace_step;
+    return moe_plan_simulate(&d, &x, &err) == MOE_OK ? EXIT_OK : fail(&err);
 }
 
 static int
@@ -57,36 +69,26 @@ print_trace(const struct question *q, const moe_planner *p)
     struct moe_error       err = { .struct_size = sizeof(err) };
     struct moe_plan_model  m = { .struct_size = sizeof(m) };
     struct moe_plan_draw   d = { .struct_size = sizeof(d), .trials = 400,
-                                 .seed = 1, .skew = q->setup.skew };
+                                 .seed = 1, .skew = q->setup.skew,
+                                 .trace = q->setup.trace,
+                                 .trace_rows = q->setup.trace_rows,
+                                 .trace_step = q->setup.trace_step };
     struct moe_plan_spread s;
-    char                  *bytes = NULL;
-    size_t                 len = 0;
     uint32_t               B;
-    int                    status = EXIT_OK;
 
     moe_plan_model(p, &m);
     d.n_experts = d.ranks = m.n_experts;
     d.top_k = m.top_k;
-    if (q->trace != NULL) {
-        status = text_read(q->trace, &bytes, &len);
-        if (status != EXIT_OK)
-            return status;
-        d.trace = (const uint8_t *) bytes;
-        d.trace_rows = len / m.top_k;
-        d.trace_step = m.n_moe_layers;
-    }
     out_format("\n   batch   mean   fullest expert: uniform     %s   distinct: "
                "uniform   %s\n", q->trace != NULL ? "traced" : "skewed",
                q->trace != NULL ? "traced" : "skewed");
-    for (B = 1; B <= 4096 && status == EXIT_OK; B *= 4) {
+    for (B = 1; B <= 4096; B *= 4) {
         double mean = (double) B * m.top_k / m.n_experts;
 
         d.batch = B;
         d.trials = B > 500 ? 100 : 400;
-        if (moe_plan_simulate(&d, &s, &err) != MOE_OK) {
-            status = fail(&err);
-            break;
-        }
+        if (moe_plan_simulate(&d, &s, &err) != MOE_OK)
+            return fail(&err);
         out_format("  %6u %6.2f   %15.2fx mean  %6.2fx mean  %12.1f  %8.1f\n",
                    B, mean,
                    moe_plan_max_load(m.n_experts, m.top_k, B, m.n_experts)
@@ -94,8 +96,7 @@ print_trace(const struct question *q, const moe_planner *p)
                    s.max_load / mean,
                    moe_plan_distinct(m.n_experts, m.top_k, B), s.distinct);
     }
-    free(bytes);
-    return status;
+    return EXIT_OK;
 }
 
 /* ------------------------------------------------------------- machines -- */
@@ -421,6 +422,7 @@ plan_one(struct cli *c, struct question *q, const char *model)
     struct moe_plan_result r = { .struct_size = sizeof(r) };
     struct moe_plan_setup  s = q->setup;
     moe_planner           *p;
+    char                  *trace = NULL;
     int                    status = EXIT_OK;
 
     if (moe_plan_open(model, &p, &err) != MOE_OK)
@@ -431,11 +433,12 @@ plan_one(struct cli *c, struct question *q, const char *model)
         status = EXIT_USAGE;
     }
     if (status == EXIT_OK && (q->trace != NULL || q->setup.skew > 0))
-        status = check_trace(q, p);
+        status = read_trace(q, p, &trace);
     if (status == EXIT_OK && q->has_device)
         status = question_count(q, p, &s);
     if (status == EXIT_OK && cli_has(c, "--json")) {
         status = print_json(c, q, p, &s, model);
+        free(trace);
         moe_plan_close(p);
         return status;
     }
@@ -454,6 +457,7 @@ plan_one(struct cli *c, struct question *q, const char *model)
     }
     if (status == EXIT_OK && (q->trace != NULL || q->setup.skew > 0))
         status = print_trace(q, p);
+    free(trace);
     moe_plan_close(p);
     return status == EXIT_OK && q->has_device && !r.fits ? EXIT_BUDGET
                                                          : status;

@@ -310,7 +310,9 @@ print_times(const struct question *q, const struct moe_plan_setup *s,
     if (r->ep > 1)
         out_format("  the fullest of %u expert ranks has %.2f times the mean "
                    "load (%s routing)\n", r->ep, r->imbalance,
-                   s->skew > 0 ? "skewed" : "uniform");
+                   s->trace != NULL ? "traced"
+                   : s->skew > 0    ? "skewed"
+                                    : "uniform");
     if (r->layer_traffic > 0)
         out_format("  each device sends %s a layer and step\n",
                    gb_text(r->layer_traffic, a));

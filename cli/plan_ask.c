@@ -217,10 +217,15 @@ question_useless(const struct cli *c)
             say("%s has no effect without --sweep", sweeps[i]);
             return EXIT_USAGE;
         }
+    if (cli_has(c, "--skew") && cli_has(c, "--trace")) {
+        say("--skew and --trace: one of them");
+        return EXIT_USAGE;
+    }
     for (i = 0; i < 3; i++)
         if (cli_has(c, alone[i])
             && (kind != NULL || print != NULL)
-            && (i == 0 || (kind != NULL && strcmp(kind, "--compare") != 0)
+            && ((i == 0 && (kind != NULL || !cli_has(c, "--hardware")))
+                || (kind != NULL && strcmp(kind, "--compare") != 0)
                 || (kind == NULL && strcmp(print, "--json") != 0))) {
             say("%s has no effect with %s", alone[i],
                 kind != NULL ? kind : print);

@@ -186,13 +186,14 @@ struct pass {
 /*
  * One pass of `tokens` tokens through all layers on one stage's devices,
  * `groups` of the dp groups at work.  scores: operations of all their
- * attention; cache: bytes that their attention reads.  eff: of arithmetic.
+ * attention; cache: bytes that their attention reads.  eff: of arithmetic;
+ * variety: distinct experts over those of uniform routing.
  */
 static double
 pass_time(const moe_planner *p, const struct moe_plan_setup *s,
           const struct sums *u, const struct moe_layout *l, double tokens,
           double groups, double scores, double cache, double eff,
-          struct pass *out)
+          double variety, struct pass *out)
 {
     const struct moe_sketch       *m = &p->s;
     const struct moe_plan_device *d = s->device;
@@ -219,7 +220,8 @@ pass_time(const moe_planner *p, const struct moe_plan_setup *s,
         }
         /* experts with work on the fullest rank */
         if (l->ep == 1)
-            busy = moe_plan_distinct(m->n_experts, m->top_k, tokens);
+            busy = variety
+                   * moe_plan_distinct(m->n_experts, m->top_k, tokens);
         else if (here <= 1)
             busy = load < 1 ? load : 1;
         else
@@ -337,14 +339,15 @@ host_times(const moe_planner *p, const struct moe_plan_setup *s,
 /* The bare roofline: all devices as one, at their peaks. */
 static void
 roofline(const moe_planner *p, const struct moe_plan_setup *s,
-         const struct sums *u, double context, double elem,
+         const struct sums *u, double context, double elem, double variety,
          struct moe_plan_result *r)
 {
     const struct moe_sketch *m = &p->s;
     double n = s->devices, memory, compute, read = 0;
 
     if (m->n_experts != 0) {
-        r->distinct = moe_plan_distinct(m->n_experts, m->top_k, s->batch);
+        r->distinct = variety
+                      * moe_plan_distinct(m->n_experts, m->top_k, s->batch);
         read = u->experts * r->distinct / m->n_experts;
     }
     r->step_bytes = u->rest_read + read
@@ -413,7 +416,8 @@ money(const struct moe_plan_setup *s, struct moe_plan_result *r)
 static void
 estimate(const moe_planner *p, const struct moe_plan_setup *s,
          const struct sums *u, const struct moe_formats *f,
-         const struct moe_layout *l, struct moe_plan_result *r)
+         const struct moe_layout *l, double variety,
+         struct moe_plan_result *r)
 {
     const struct moe_sketch *m = &p->s;
     double elem = s->kv_elem > 0 ? s->kv_elem : 2;
@@ -438,7 +442,7 @@ estimate(const moe_planner *p, const struct moe_plan_setup *s,
     r->fits = r->needed <= r->limit;
     r->max_batch = largest(p, s, u, l, 1, context, 1e6);
     r->max_context = largest(p, s, u, l, 0, s->batch, m->max_context);
-    roofline(p, s, u, context, elem, r);
+    roofline(p, s, u, context, elem, variety, r);
     if (s->flags & MOE_PLAN_IDEAL) {
         r->ttft = r->roofline_ttft;
         r->imbalance = 1;
@@ -449,7 +453,7 @@ estimate(const moe_planner *p, const struct moe_plan_setup *s,
         r->step = pass_time(p, s, u, l, batch, groups,
                             batch * score_flop(p, u, context),
                             batch * moe_plan_kv_bytes(p, context, elem),
-                            s->device->eff_decode, &t);
+                            s->device->eff_decode, variety, &t);
         r->t_memory = t.memory;
         r->t_compute = t.compute;
         r->t_link = t.link;
@@ -463,10 +467,10 @@ estimate(const moe_planner *p, const struct moe_plan_setup *s,
         double scores = moe_plan_prefill_flop(p, s->input, 1) - linear;
 
         r->ttft = pass_time(p, s, u, l, s->input, 1, scores, 0,
-                            s->device->eff_prefill, &t);
+                            s->device->eff_prefill, 1, &t);
         r->prefill_bound = bound_of(&t);
         one = pass_time(p, s, u, l, s->input * l->dp, l->dp, scores * l->dp,
-                        0, s->device->eff_prefill, &t);
+                        0, s->device->eff_prefill, 1, &t);
         r->prefill_tokens_s = s->input * l->dp * l->pp / one;
     }
     if ((s->flags & MOE_PLAN_IDEAL) == 0 && s->devices == 1
@@ -483,14 +487,24 @@ estimate(const moe_planner *p, const struct moe_plan_setup *s,
     money(s, r);
 }
 
-/* How uneven the ranks are under a skewed popularity: drawn, with a seed of
- * its own so that the same question has the same answer. */
+/* What routes that are not uniform change: the fullest rank over the mean (0:
+ * one rank), and distinct experts over those of uniform ones. */
+struct routes {
+    double imbalance, variety;
+};
+
+/* Drawn, with a seed of its own so that the same question has the same
+ * answer. */
 static moe_status
-draw_imbalance(const moe_planner *p, const struct moe_layout *l,
-               struct moe_plan_setup *s, struct moe_error *err)
+draw_routes(const moe_planner *p, const struct moe_layout *l,
+            const struct moe_plan_setup *s, struct routes *out,
+            struct moe_error *err)
 {
     struct moe_plan_draw   d = { .struct_size = sizeof(d), .trials = 64,
-                                 .seed = 1, .skew = s->skew };
+                                 .seed = 1, .skew = s->skew,
+                                 .trace = s->trace,
+                                 .trace_rows = s->trace_rows,
+                                 .trace_step = s->trace_step };
     struct moe_plan_spread x;
     double                 batch = ceil(s->batch / l->pp);
     moe_status             status;
@@ -500,9 +514,13 @@ draw_imbalance(const moe_planner *p, const struct moe_layout *l,
     d.ranks = l->ep;
     d.batch = batch < 1024 ? (uint32_t) batch : 1024; /* it no longer falls */
     status = moe_plan_simulate(&d, &x, err);
-    if (status == MOE_OK)
-        s->imbalance = x.max_rank * l->ep / ((double) d.batch * d.top_k);
-    return status;
+    if (status != MOE_OK)
+        return status;
+    if (l->ep > 1)
+        out->imbalance = x.max_rank * l->ep / ((double) d.batch * d.top_k);
+    out->variety = x.distinct
+                   / moe_plan_distinct(d.n_experts, d.top_k, d.batch);
+    return MOE_OK;
 }
 
 /* 1 if a is the better of two layouts. */
@@ -548,7 +566,7 @@ moe_plan_run(const moe_planner *p, const struct moe_plan_setup *s,
     struct moe_error       first = { .struct_size = sizeof(first) };
     uint32_t               G, tries[2][2], n_tp = 1, n_ep = 1, i, j, have = 0;
     uint32_t               copies = s->replicas > 0 ? s->replicas : 1;
-    double                 drawn[2] = { 0, 0 }; /* for the tries of ep */
+    struct routes          drawn[2] = { { 0, 0 }, { 0, 0 } }; /* by ep */
     moe_status             status;
 
     status = moe_layout_check(s, err);
@@ -575,14 +593,16 @@ moe_plan_run(const moe_planner *p, const struct moe_plan_setup *s,
             if (status != MOE_OK)
                 continue;
             with = one;
-            with.imbalance = s->imbalance > 0 ? s->imbalance : drawn[j];
-            if (s->skew > 0 && with.imbalance == 0 && l.ep > 1) {
-                status = draw_imbalance(p, &l, &with, err);
+            if ((s->skew > 0 || s->trace != NULL) && p->s.n_experts != 0
+                && drawn[j].variety == 0) {
+                status = draw_routes(p, &l, &one, &drawn[j], err);
                 if (status != MOE_OK)
                     return status;
-                drawn[j] = with.imbalance;
             }
-            estimate(p, &with, &u, &f, &l, &r);
+            if (with.imbalance == 0)
+                with.imbalance = drawn[j].imbalance;
+            estimate(p, &with, &u, &f, &l,
+                     drawn[j].variety > 0 ? drawn[j].variety : 1, &r);
             if (!have || better(&r, &best))
                 best = r;
             have = 1;

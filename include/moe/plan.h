@@ -13,8 +13,8 @@
  * Qwen, Mistral and Meta do).
  *
  * Threads: a moe_planner is read-only once open and may be shared.  Calls take
- * microseconds, but for moe_plan_simulate, a setup with skew, and the measured
- * device "this".
+ * microseconds, but for moe_plan_simulate, a setup with skew or a trace, and
+ * the measured device "this".
  */
 #ifndef MOE_PLAN_H
 #define MOE_PLAN_H
@@ -262,8 +262,11 @@ struct moe_plan_setup {
     uint32_t replicas;  /* copies of the model, each on devices / replicas of
                            them with its part of the batch; 0: 1              */
     uint32_t pad;
+    /* recorded routes in place of uniform ones, as moe_plan_draw's; or NULL */
+    const uint8_t *trace;
+    uint64_t trace_rows, trace_step;
 };
-MOE_NO_TAIL(moe_plan_setup, pad);
+MOE_NO_TAIL(moe_plan_setup, trace_step);
 
 #define MOE_PLAN_BOUND_MEMORY  0u
 #define MOE_PLAN_BOUND_COMPUTE 1u

@@ -59,6 +59,19 @@ status_is 0 'skewed routing'
 printf '\000\001\002\003' > "$tmp/trace"
 moe plan mixtral-8x7b --trace "$tmp/trace"
 status_is 2 'a trace that is too short'
+i=0
+while [ $i -lt 32 ]; do printf '\000\001'; i=$((i + 1)); done > "$tmp/trace"
+moe plan mixtral-8x7b --trace "$tmp/trace" --hardware h100-sxm --gpus 8 \
+    --ep 8 --concurrency 16
+out_has 'has 4.00 times the mean load (traced routing)' \
+    'what a recorded trace does to the ranks'
+out_has 'reads 2.0 experts' 'and to what is read'
+moe plan mixtral-8x7b --trace "$tmp/trace" --hardware h100-sxm --gpus 8 \
+    --ep 8 --concurrency 16 --json
+out_has '"imbalance":4,' 'as JSON'
+printf '\010' | dd of="$tmp/trace" bs=1 conv=notrunc 2> /dev/null
+moe plan mixtral-8x7b --trace "$tmp/trace"
+refuses 5 'expert 8' 'an expert that is none'
 
 # On the machine itself the engine's own plan stands beside: the same bytes.
 moe plan "$src/conf/model/stories" --hardware this --concurrency 16 \
@@ -146,6 +159,8 @@ moe plan
 refuses 2 'a model is wanted' 'no model'
 moe plan mixtral-8x7b llama-3-70b
 refuses 2 '--compare' 'two models without --compare'
+moe plan mixtral-8x7b --hardware h100-sxm --skew 1 --trace "$tmp/trace"
+refuses 2 'one of them' 'routes both drawn and recorded'
 moe plan llama-3-70b --compare --hardware h100-sxm
 refuses 2 'second' 'a dense model alone'
 moe plan mixtral-8x7b --sweep

@@ -217,7 +217,9 @@ test_memory(void)
                                  .tp = 1, .batch = 8, .input = 512,
                                  .output = 128 };
     struct moe_plan_result r = { .struct_size = sizeof(r) };
-    moe_planner              *p = open_or_die("mixtral-8x7b");
+    static const uint8_t trace[] = { 0, 1, 1, 0 }, bad[] = { 0, 1, 8, 0 };
+    double               step;
+    moe_planner         *p = open_or_die("mixtral-8x7b");
 
     is_str(d.name, "a100-80-sxm", "a name's beginning is enough");
     ok(moe_plan_run(p, &s, &r, &err) == MOE_OK
@@ -240,6 +242,22 @@ test_memory(void)
     ok(moe_plan_run(p, &s, &r, &err) == MOE_OK && r.imbalance > 2
            && r.imbalance < 3, "... of a skewed router: %.3f", r.imbalance);
     s.skew = 0;
+    /* all tokens take experts 0 and 1: one rank of two has all the work */
+    s.trace = trace;
+    s.trace_rows = 2;
+    s.trace_step = 1;
+    s.ep = 2;
+    ok(moe_plan_run(p, &s, &r, &err) == MOE_OK && r.imbalance == 2,
+       "... of a recorded one: %.3f", r.imbalance);
+    s.ep = 1;
+    step = r.step_bytes;
+    ok(moe_plan_run(p, &s, &r, &err) == MOE_OK && near(r.distinct, 2, 1e-9)
+           && r.step_bytes == step,
+       "of which %.1f experts are read", r.distinct);
+    s.trace = bad;
+    is_int(moe_plan_run(p, &s, &r, &err), MOE_E_CORRUPT,
+           "an expert that there is not");
+    s.trace = NULL;
     s.batch = 8;
     s.tp = s.ep = 0;
     s.devices = 1;
