@@ -17,6 +17,7 @@
 #define COLS  256u /* of the same: both stay in the cache for all steps */
 #define BLOCK 64u  /* rows that are eliminated together */
 #define STRIP 32u  /* columns that a task solves for */
+#define FEW   8u   /* rows of those that are solved for one by one */
 
 struct gram {
     const float *x; /* (rows, k) */
@@ -90,20 +91,21 @@ static void
 solve(const double *r, uint64_t k, uint64_t at, uint64_t end, double *x,
       uint64_t n)
 {
-    uint64_t c, d, j;
+    uint64_t from, to, c, d, j;
 
-    for (c = at; c < end; c++) {
-        double *to = x + c * k, p = r[c * (k + 1)];
+    for (from = at; from < end; from = to) {
+        to = from + FEW < end ? from + FEW : end;
+        moe_dense_less(from - at, r + at * k + from, k, to - from, x + at * k,
+                       k, n, x + from * k, k);
+        for (c = from; c < to; c++) {
+            double *y = x + c * k, p = r[c * (k + 1)];
 
-        for (d = at; d < c; d++) {
-            const double *from = x + d * k;
-            double        a = r[d * k + c];
-
+            for (d = from; d < c; d++)
+                for (j = 0; j < n; j++)
+                    y[j] -= r[d * k + c] * x[d * k + j];
             for (j = 0; j < n; j++)
-                to[j] -= a * from[j];
+                y[j] /= p;
         }
-        for (j = 0; j < n; j++)
-            to[j] /= p;
     }
 }
 
