@@ -24,12 +24,8 @@
 #endif
 
 /* Compilers like to reorder integer sums and to share loads until there are
- * more values than registers.  V_KEEP: this vector has its value here.
- * V_FORGET: what was loaded before is loaded again.  V_HERE: what is read
- * through this pointer is read, and worked out, here. */
+ * more values than registers: this vector has its value here. */
 #define V_KEEP(v) __asm__("" : "+v"(v))
-#define V_HERE(p) __asm__ volatile("" : "+r"(p))
-#define V_FORGET  __asm__ volatile("" ::: "memory")
 
 /* Elements of two vectors by number; mask: the type of as many integers. */
 #if defined(__has_builtin)
