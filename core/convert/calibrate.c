@@ -15,6 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define STEP_ROWS   4096u /* that the engine may compute at once */
+#define MAX_WINDOWS 64u
+
 uint32_t
 moe_input_of(uint32_t tensor)
 {
@@ -211,6 +214,17 @@ open_engine(struct moe_calibration *c, uint64_t bytes, uint32_t window,
     snprintf(text, sizeof(text), "%u", window);
     if (st == MOE_OK)
         st = moe_options_set(o, "model.context", text, MOE_FROM_ARG, err);
+    /* many rows a step: an expert that must be read serves more of them */
+    snprintf(text, sizeof(text), "%u", STEP_ROWS);
+    if (st == MOE_OK
+        && moe_option_from(o, "engine.batch_rows") == MOE_FROM_DEFAULT)
+        st = moe_options_set(o, "engine.batch_rows", text, MOE_FROM_ARG, err);
+    /* and many sequences where it writes one token of each */
+    snprintf(text, sizeof(text), "%u", MAX_WINDOWS);
+    if (st == MOE_OK && strcmp(moe_option_text(o, "quant.calibrate"), "self")
+                            == 0
+        && moe_option_from(o, "engine.sequences") == MOE_FROM_DEFAULT)
+        st = moe_options_set(o, "engine.sequences", text, MOE_FROM_ARG, err);
     if (st == MOE_OK)
         st = moe_engine_open(o, &c->engine, err);
     moe_options_free(o);
@@ -365,30 +379,57 @@ moe_calibration_close(struct moe_calibration *c)
 
 /* -------------------------------------------------------------- reading -- */
 
-/* One window, its rows in their order. */
+/* n windows from w on, their rows in their order: prompts are computed first
+ * come, first served. */
 static moe_status
-read_window(struct moe_calibration *c, const uint32_t *ids, size_t n,
-            struct moe_error *err)
+read_windows(struct moe_calibration *c, uint64_t w, uint64_t n,
+             struct moe_error *err)
 {
-    struct moe_request req = { .struct_size = sizeof(req),
-                               .prompt = ids, .n_prompt = n };
-    moe_sequence      *q = NULL;
-    uint32_t           active = 1;
-    uint64_t           end = c->at + n;
-    moe_status         st = moe_engine_submit(c->engine, &req, &q, err);
+    const uint64_t *start = c->text.start;
+    moe_sequence   *q[MAX_WINDOWS];
+    uint32_t        active = 1;
+    uint64_t        i, got = 0;
+    char            what[64];
+    moe_status      st = MOE_OK;
 
+    for (i = w; i < w + n && st == MOE_OK; i++) {
+        struct moe_request req = { .struct_size = sizeof(req),
+                                   .prompt = c->text.ids + start[i],
+                                   .n_prompt = start[i + 1] - start[i] };
+
+        st = moe_engine_submit(c->engine, &req, &q[got], err);
+        got += st == MOE_OK;
+    }
     while (st == MOE_OK && active != 0) {
+        snprintf(what, sizeof(what), "reading: %llu of %llu tokens",
+                 (unsigned long long) c->at,
+                 (unsigned long long) c->text.n_tokens);
+        st = c->s.watch(c->s.ctx, what, err);
         c->step_rows = 0;
-        st = moe_engine_step(c->engine, &active, err);
+        if (st == MOE_OK)
+            st = moe_engine_step(c->engine, &active, err);
         c->at += c->step_rows;
     }
-    if (q != NULL)
-        moe_sequence_free(q);
-    if (st == MOE_OK && c->at != end)
+    for (i = 0; i < got; i++)
+        moe_sequence_free(q[i]);
+    if (st == MOE_OK && c->at != start[w + n])
         st = moe_fail(err, MOE_E_INTERNAL, 0,
-                      "calibration: %llu of %zu tokens were computed",
-                      (unsigned long long) (c->at + n - end), n);
+                      "calibration: %llu tokens were computed instead of "
+                      "%llu", (unsigned long long) c->at,
+                      (unsigned long long) start[w + n]);
     return st;
+}
+
+/* As many as have pages of the cache at once. */
+static uint64_t
+windows_at_once(const struct moe_calibration *c)
+{
+    const struct moe_runner_plan *p = &c->engine->plan;
+    uint64_t n = p->pages / (p->max_pages > 0 ? p->max_pages : 1);
+
+    n = n < p->sequences ? n : p->sequences;
+    n = n < MAX_WINDOWS ? n : MAX_WINDOWS;
+    return n > 0 ? n : 1;
 }
 
 static void
@@ -414,9 +455,8 @@ moe_status
 moe_calibration_read(struct moe_calibration *c, uint32_t first,
                      uint32_t *count, struct moe_error *err)
 {
-    uint64_t   bytes = 0, n = c->text.n_tokens, w;
+    uint64_t   bytes = 0, n = c->text.n_tokens, w, many;
     uint32_t   l;
-    char       what[64];
     moe_status st = MOE_OK;
 
     for (l = first; l < c->a->n_layers; l++) {
@@ -445,13 +485,11 @@ moe_calibration_read(struct moe_calibration *c, uint32_t first,
         bytes += lay_rows(c, first + l, n, (uint8_t *) c->rows + bytes,
                           &c->kept[l]);
     moe_runner_tap(c->engine->runner, &c->tap);
-    for (w = 0; w < c->text.n_windows && st == MOE_OK; w++) {
-        snprintf(what, sizeof(what), "reading: %llu of %llu tokens",
-                 (unsigned long long) c->at, (unsigned long long) n);
-        st = c->s.watch(c->s.ctx, what, err);
-        if (st == MOE_OK)
-            st = read_window(c, c->text.ids + c->text.start[w],
-                             c->text.start[w + 1] - c->text.start[w], err);
+    for (w = 0; w < c->text.n_windows && st == MOE_OK; w += many) {
+        many = windows_at_once(c);
+        if (many > c->text.n_windows - w)
+            many = c->text.n_windows - w;
+        st = read_windows(c, w, many, err);
     }
     moe_runner_tap(c->engine->runner, NULL);
     if (st == MOE_OK)
