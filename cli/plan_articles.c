@@ -28,6 +28,7 @@ enum kind {
     TPOT,    /* seconds, bare roofline, batch of one */
     FULLEST, /* expected load of the fullest of 8 experts, 2 a token; x: batch*/
     FACTOR,  /* ... over the mean */
+    LOSS,    /* of a step's pace by that, Mixtral, EP 8 on A100; x: batch */
     SHARD,   /* weight bytes of a device; x: tp, y: ep */
     SENT,    /* bytes a device sends in a layer; x: tp, y: ep; batch 256 */
     FEWEST,  /* devices that hold it, of 1, 2, 4, ... */
@@ -56,6 +57,10 @@ static const struct row rows[] = {
     { TABLE, "Memory and active parameters", "", "", "", "", 0, 0, 0,
       "parameters and bytes of all weights" },
     { TOTAL, "Llama 70B, total", "70B", "llama-3-70b", "", "", 0, 0, 0, "" },
+    { ACTIVE, "Llama 70B, active", "70B", "llama-3-70b", "", "", 0, 0, 0,
+      "without the input table, of which a token reads one row" },
+    { RATIO, "Llama 70B, memory to compute", "1.0x", "llama-3-70b", "", "", 0,
+      0, 0, "" },
     { WEIGHTS, "Llama 70B, fp16", "140 GB", "llama-3-70b", "", "bf16", 0, 0,
       0, "70.55B parameters, not 70B" },
     { TOTAL, "Mixtral 8x7B, total", "47B", "mixtral-8x7b", "", "", 0, 0, 0,
@@ -81,6 +86,10 @@ static const struct row rows[] = {
       0, 0, "" },
     { TOTAL, "Llama 405B, total", "405B", "llama-3.1-405b", "", "", 0, 0, 0,
       "" },
+    { ACTIVE, "Llama 405B, active", "405B", "llama-3.1-405b", "", "", 0, 0, 0,
+      "" },
+    { RATIO, "Llama 405B, memory to compute", "1.0x", "llama-3.1-405b", "",
+      "", 0, 0, 0, "" },
     { FEWEST, "Llama 70B, A100-80 it takes", "2", "llama-3-70b", A100, "bf16",
       1, 0, 0, "" },
     { FEWEST, "DeepSeek-V3, fp16, A100-80 it takes", "17", "deepseek-v3",
@@ -148,24 +157,35 @@ static const struct row rows[] = {
       "4bit", 4, 2048, 0, "INT4 weights are multiplied in 16 bits" },
 
     { TABLE, "Imbalance of 8 experts, 2 a token", "", "", "", "", 0, 0, 0,
-      "expected load of the fullest expert, uniform routing, and its factor "
-      "over the mean" },
+      "expected load of the fullest expert, uniform routing, its factor over "
+      "the mean, and how much of its pace a step of Mixtral loses by it with an "
+      "expert on each of eight A100, by the estimate" },
     { FULLEST, "batch 16, fullest", "8", "", "", "", 0, 16, 0,
       "the article's column lies at the 80th to 95th percentile; it is not "
       "what to expect" },
     { FACTOR, "batch 16, factor", "2.0x", "", "", "", 0, 16, 0,
       "throughput is not its reciprocal: at this batch time follows the "
       "experts that are read" },
+    { LOSS, "batch 16, loss", "50 %", "mixtral-8x7b", A100, "bf16", 8, 16, 0,
+      "every device reads its expert once, for one token or for seven" },
     { FULLEST, "batch 64, fullest", "24", "", "", "", 0, 64, 0, "" },
     { FACTOR, "batch 64, factor", "1.5x", "", "", "", 0, 64, 0, "" },
+    { LOSS, "batch 64, loss", "33 %", "mixtral-8x7b", A100, "bf16", 8, 64, 0,
+      "" },
     { FULLEST, "batch 256, fullest", "82", "", "", "", 0, 256, 0, "" },
     { FACTOR, "batch 256, factor", "1.28x", "", "", "", 0, 256, 0, "" },
+    { LOSS, "batch 256, loss", "22 %", "mixtral-8x7b", A100, "bf16", 8, 256,
+      0, "" },
     { FULLEST, "batch 1,024, fullest", "290", "", "", "", 0, 1024, 0, "" },
     { FACTOR, "batch 1,024, factor", "1.13x", "", "", "", 0, 1024, 0, "" },
+    { LOSS, "batch 1,024, loss", "12 %", "mixtral-8x7b", A100, "bf16", 8,
+      1024, 0, "" },
     { FULLEST, "batch 4,096, fullest", "1080", "", "", "", 0, 4096, 0, "" },
     { FACTOR, "batch 4,096, factor", "1.05x", "", "", "", 0, 4096, 0,
       "goes to 1 only if the router is uniform; a popular expert stays "
       "popular in every batch" },
+    { LOSS, "batch 4,096, loss", "5 %", "mixtral-8x7b", A100, "bf16", 8, 4096,
+      0, "here arithmetic binds, and the fullest device is waited for" },
 
     { TABLE, "Mixtral in fp16 on 8 devices", "", "", "", "", 0, 0, 0,
       "weights of one device; what a device sends in a layer for 256 "
@@ -267,22 +287,32 @@ static const struct row rows[] = {
       "text models; active without the input table" },
     { TOTAL, "Mixtral 8x7B, total", "46.7B", "mixtral-8x7b", "", "", 0, 0, 0,
       "" },
+    { ACTIVE, "Mixtral 8x7B, active", "12.9B", "mixtral-8x7b", "", "", 0, 0,
+      0, "12.88B with the input table" },
     { SHARE, "Mixtral 8x7B, active share", "28 %", "mixtral-8x7b", "", "", 0,
       0, 0, "12.9B and 27.6 % with the input table" },
     { TOTAL, "Llama 4 Scout, total", "109B", "llama-4-scout", "", "", 0, 0, 0,
       "109B with its vision tower" },
+    { ACTIVE, "Llama 4 Scout, active", "17B", "llama-4-scout", "", "", 0, 0,
+      0, "17.17B with the input table" },
     { SHARE, "Llama 4 Scout, active share", "16 %", "llama-4-scout", "", "",
       0, 0, 0, "" },
     { TOTAL, "Llama 4 Maverick, total", "400B", "llama-4-maverick", "", "", 0,
       0, 0, "experts in every second layer only" },
+    { ACTIVE, "Llama 4 Maverick, active", "17B", "llama-4-maverick", "", "",
+      0, 0, 0, "17.18B with the input table" },
     { SHARE, "Llama 4 Maverick, active share", "4 %", "llama-4-maverick", "",
       "", 0, 0, 0, "" },
     { TOTAL, "DeepSeek V3, total", "671B", "deepseek-v3", "", "", 0, 0, 0,
+      "" },
+    { ACTIVE, "DeepSeek V3, active", "37B", "deepseek-v3", "", "", 0, 0, 0,
       "" },
     { SHARE, "DeepSeek V3, active share", "5.5 %", "deepseek-v3", "", "", 0,
       0, 0, "" },
     { TOTAL, "Llama 3 70B, total", "70B", "llama-3-70b", "", "", 0, 0, 0,
       "" },
+    { SHARE, "Llama 3 70B, active share", "100 %", "llama-3-70b", "", "", 0,
+      0, 0, "100 % with the input table" },
     { TABLE, "Its figures in the text", "", "", "", "", 0, 0, 0,
       "weights of a model" },
     { WEIGHTS, "Mixtral in fp16", "about 90 GB", "mixtral-8x7b", "", "bf16",
@@ -331,6 +361,7 @@ ours(const struct row *r, char *buf, struct moe_error *err)
     struct moe_plan_result x = { .struct_size = sizeof(x) };
     moe_planner           *p = NULL;
     uint64_t               bytes = 0;
+    double                 loss = 0;
     char                   a[32], b[32];
     int                    good = 1;
 
@@ -367,6 +398,12 @@ ours(const struct row *r, char *buf, struct moe_error *err)
             s.input = 1024;
             s.output = 256;
         }
+        if (r->kind == LOSS) {
+            s.tp = 1;
+            s.ep = 8;
+            s.batch = r->x;
+            s.context = 1024;
+        }
         if (r->kind == SHARD || r->kind == SENT || r->kind == RATE) {
             s.tp = (uint32_t) r->x;
             s.ep = (uint32_t) r->y;
@@ -379,6 +416,12 @@ ours(const struct row *r, char *buf, struct moe_error *err)
             s.output = 256;
         }
         good = device_of(r, &d, err) && moe_plan_run(p, &s, &x, err) == MOE_OK;
+        if (good && r->kind == LOSS) {
+            loss = x.step;
+            s.imbalance = 1;
+            good = moe_plan_run(p, &s, &x, err) == MOE_OK;
+            loss = 1 - x.step / loss;
+        }
     }
     if (good && r->kind == WEIGHTS)
         good = moe_plan_weights(p, s.format, &bytes, NULL, err) == MOE_OK;
@@ -413,6 +456,9 @@ ours(const struct row *r, char *buf, struct moe_error *err)
         break;
     case TPOT:
         snprintf(buf, 64, "%.2f ms", x.step * 1e3);
+        break;
+    case LOSS:
+        snprintf(buf, 64, "%.1f %%", 100 * loss);
         break;
     case SHARD:
     case PART:
