@@ -225,13 +225,11 @@ v_fp8_sum(const unsigned kind, v16 x)
                   _mm256_mul_ps(_mm256_permute2f128_ps(lo, hi, 0x31), up) };
 }
 
-/* *sum += x * y.  Written out: from so many sums compilers make copies until
- * there are no registers left. */
 V_FN void
-v_fma_to(v16 *sum, v16 x, v16 y)
+v_fma_to(v16 *sum, v16 x, v16 y) /* *sum += x * y */
 {
-    __asm__("vfmadd231ps %1, %2, %0" : "+x"(sum->a) : "x"(x.a), "x"(y.a));
-    __asm__("vfmadd231ps %1, %2, %0" : "+x"(sum->b) : "x"(x.b), "x"(y.b));
+    V_FMA_TO(sum->a, x.a, y.a);
+    V_FMA_TO(sum->b, x.b, y.b);
 }
 
 V_FN void

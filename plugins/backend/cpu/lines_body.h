@@ -291,39 +291,33 @@ lines_rows(const unsigned kind, const struct cpu_mat *m, uint32_t panel,
 {
     const struct cpu_q8 *const *x = (const struct cpu_q8 *const *) rows;
     const uint8_t              *w = m->data + panel * m->panel_bytes;
-    uint32_t                    p = 0, t = 0;
+    uint32_t                    p, i, n, t;
 
-#define L_GO(rows_, panels_)                                                  \
-    lines_tiles(kind, rows_, panels_, m, w + p * m->panel_bytes, x + t,       \
-                out + t * ldo + CPU_LANES * p, ldo)
-    if (nt <= 2) {
-        for (; p + 2 <= np; p += 2) {
-            if (nt == 1)
-                L_GO(1, 2);
-            else
-                L_GO(2, 2);
-        }
-    }
-    for (; p < np; p++) {
-        for (t = 0; nt - t >= L_TILE; t += L_TILE)
-            L_GO(L_TILE, 1);
+#define L_GO(nt_, np_, p_)                                                    \
+    lines_tiles(kind, nt_, np_, m, w + (p_) * m->panel_bytes, x + t,          \
+                out + t * ldo + CPU_LANES * (p_), ldo)
+    for (p = 0; p < np; p += n) {
+        n = np - p < 2 ? 1 : 2;
+        for (i = p; i < p + n; i++)
+            for (t = 0; nt - t >= L_TILE; t += L_TILE)
+                L_GO(L_TILE, 1, i);
+        t = nt / L_TILE * L_TILE;
         if (L_TILE > 4 && nt - t >= 4) {
-            L_GO(4, 1);
+            for (i = p; i < p + n; i++)
+                L_GO(4, 1, i);
             t += 4;
         }
-        switch (nt - t) {
-        case 3:
-            L_GO(3, 1);
-            break;
-        case 2:
-            L_GO(2, 1);
-            break;
-        case 1:
-            L_GO(1, 1);
-            break;
-        default:
-            break;
-        }
+        if (nt - t == 3)
+            for (i = p; i < p + n; i++)
+                L_GO(3, 1, i);
+        else if (nt - t == 2 && n == 2)
+            L_GO(2, 2, p);
+        else if (nt - t == 2)
+            L_GO(2, 1, p);
+        else if (nt - t == 1 && n == 2)
+            L_GO(1, 2, p);
+        else if (nt - t == 1)
+            L_GO(1, 1, p);
     }
 #undef L_GO
 }

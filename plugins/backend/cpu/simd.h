@@ -27,6 +27,11 @@
  * more values than registers: this vector has its value here. */
 #define V_KEEP(v) __asm__("" : "+v"(v))
 
+/* sum += x * y, vectors of 256 bits, where sum is: of many sums compilers make
+ * copies until there are no registers left. */
+#define V_FMA_TO(sum, x, y)                                                   \
+    __asm__("vfmadd231ps %1, %2, %0" : "+x"(sum) : "x"(x), "x"(y))
+
 /* Elements of two vectors by number; mask: the type of as many integers. */
 #if defined(__has_builtin)
 #    if __has_builtin(__builtin_shufflevector)

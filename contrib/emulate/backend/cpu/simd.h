@@ -12,8 +12,7 @@
 #define V_TARGET_END
 #define V_UNROLL
 #define V_KEEP(v) ((void) 0)
-#define V_HERE(p) ((void) 0)
-#define V_FORGET  ((void) 0)
+#define V_FMA_TO(sum, x, y) ((sum) = _mm256_fmadd_ps(x, y, sum))
 
 #define V_PICK(mask, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 
