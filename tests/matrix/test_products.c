@@ -382,6 +382,8 @@ main(void)
         for (s = 0; s < N_SPECS; s += (uint32_t) tap_every(5)) {
             if (!HOST_WANTS(&specs[s]))
                 continue;
+            /* the same cases, whichever others this machine can run */
+            rng_state = 88172645463325252u + UINT64_C(0x9e3779b97f4a7c15) * s;
             test_gemm(&specs[s], 30);
             test_ffn(&specs[s], 18);
             test_embed(&specs[s], 6);
