@@ -130,7 +130,7 @@ straight(const double *h, const double *w0, const float *scale,
          const int *zero, uint32_t group, int *code)
 {
     static double a[KK * 2 * KK], inv[KK * KK];
-    double        w[KK];
+    static double w[N * KK];
     uint32_t      i, j, c, r;
 
     for (i = 0; i < KK; i++)
@@ -150,25 +150,25 @@ straight(const double *h, const double *w0, const float *scale,
                 a[i * 2 * KK + j] -= f * a[c * 2 * KK + j];
         }
     }
-    for (r = 0; r < N; r++) {
-        for (i = 0; i < KK; i++)
-            for (j = 0; j < KK; j++)
-                inv[i * KK + j] = a[i * 2 * KK + KK + j];
-        memcpy(w, w0 + r * KK, sizeof(w));
-        for (c = 0; c < KK; c++) {
+    for (i = 0; i < KK; i++)
+        memcpy(inv + i * KK, a + i * 2 * KK + KK, KK * sizeof(*a));
+    memcpy(w, w0, sizeof(w));
+    for (c = 0; c < KK; c++) {
+        for (r = 0; r < N; r++) {
             uint32_t g = r * (KK / group) + c / group;
-            double   v = nearbyint(w[c] / scale[g]) + zero[g], e;
+            double  *y = w + r * KK, e;
+            double   v = nearbyint(y[c] / scale[g]) + zero[g];
 
             v = v < 0 ? 0 : v > 15 ? 15 : v;
             code[r * KK + c] = (int) v;
-            e = (w[c] - scale[g] * (v - zero[g])) / inv[c * KK + c];
+            e = (y[c] - scale[g] * (v - zero[g])) / inv[c * KK + c];
             for (j = c + 1; j < KK; j++)
-                w[j] -= e * inv[c * KK + j];
-            for (i = c + 1; i < KK; i++)
-                for (j = c + 1; j < KK; j++)
-                    inv[i * KK + j] -= inv[i * KK + c] * inv[c * KK + j]
-                                       / inv[c * KK + c];
+                y[j] -= e * inv[c * KK + j];
         }
+        for (i = c + 1; i < KK; i++)
+            for (j = c + 1; j < KK; j++)
+                inv[i * KK + j] -= inv[i * KK + c] * inv[c * KK + j]
+                                   / inv[c * KK + c];
     }
 }
 
