@@ -301,7 +301,8 @@ print_times(const struct question *q, const struct moe_plan_setup *s,
                      : "  THAT IS SLOWER than was asked for, and so is any "
                        "number of them up to 1,024\n");
     out_format("  a step (one token of every sequence): memory %s, "
-               "arithmetic %s,\n    links %s, launches %s\n", time_text(r->t_memory, a), time_text(r->t_compute, b),
+               "arithmetic %s,\n    links %s, launches %s\n",
+               time_text(r->t_memory, a), time_text(r->t_compute, b),
                time_text(r->t_link, d), time_text(r->t_launch, e));
     if (r->distinct > 0)
         out_format("  a step reads %.1f experts of each layer; arithmetic "

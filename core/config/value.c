@@ -3,8 +3,8 @@
  * value.c - the text of an option, read as its type.
  *
  * Owns the syntax of sizes, words and lists, and the sentences that say what
- * is wrong with one; what a number is says support/number.h.  The same syntax holds in a file, a variable
- * and on the command line.
+ * is wrong with one; what a number is says support/number.h.  The same syntax
+ * holds in a file, a variable and on the command line.
  */
 #include "config/value.h"
 #include "support/near.h"
