@@ -15,7 +15,6 @@
 #include "bench/shape.h"
 
 #include <errno.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -225,9 +224,11 @@ moe_bench_open(const moe_options *o, const struct moe_bench_setup *setup,
     if (st == MOE_OK) {
         const struct moe_load *l = moe_runner_expert_load(b->e->runner);
 
-        st = moe_load_open(l->n_layers, l->n_experts, &b->mark, err);
+        st = moe_load_open(l->n_layers, l->n_experts, l->top_k,
+                           &b->mark, err);
         if (st == MOE_OK)
-            st = moe_load_open(l->n_layers, l->n_experts, &b->load, err);
+            st = moe_load_open(l->n_layers, l->n_experts, l->top_k,
+                               &b->load, err);
     }
     if (st != MOE_OK) {
         moe_bench_close(b);
@@ -384,6 +385,7 @@ clock_start(moe_bench *b)
            (size_t) now->n_layers * now->n_experts * sizeof(*now->counts));
     b->mark.visits = now->visits;
     b->mark.distinct = now->distinct;
+    b->mark.even = now->even;
     return moe_now();
 }
 
@@ -400,6 +402,7 @@ clock_stop(moe_bench *b, double start)
         b->load.counts[i] += now->counts[i] - b->mark.counts[i];
     b->load.visits += now->visits - b->mark.visits;
     b->load.distinct += now->distinct - b->mark.distinct;
+    b->load.even += now->even - b->mark.even;
     return s;
 }
 
@@ -481,9 +484,8 @@ run_lap(moe_bench *b, const struct moe_bench_test *t, uint32_t n_gen,
 static void
 add_up(moe_bench *b, const struct lap *lap, struct moe_bench_result *r)
 {
-    const struct moe_arch    *a = &b->e->arch;
     struct moe_ledger_domain  d;
-    double                    steps = (double) lap->steps, rows;
+    double                    steps = (double) lap->steps;
     uint32_t                  i;
 
     for (i = 0; i < MOE_AT_COUNT; i++) {
@@ -497,11 +499,7 @@ add_up(moe_bench *b, const struct lap *lap, struct moe_bench_result *r)
     r->imbalance = moe_load_imbalance(&b->load);
     r->entropy = moe_load_entropy(&b->load);
     r->distinct = moe_load_distinct(&b->load);
-    rows = (double) lap->tokens / steps;
-    if (a->n_experts != 0)
-        r->expected_distinct
-            = a->n_experts
-              * (1 - pow(1 - (double) a->top_k / a->n_experts, rows));
+    r->expected_distinct = moe_load_even(&b->load);
     moe_ledger_domain(b->e->ledger, MOE_LEDGER_HOST, &d);
     r->peak_bytes = b->peak; /* the engine takes all it needs at once */
     r->budget_bytes = d.limit;
@@ -577,6 +575,7 @@ moe_bench_run(moe_bench *b, const struct moe_bench_test *t,
            (size_t) b->load.n_layers * b->load.n_experts
                * sizeof(*b->load.counts));
     b->load.visits = b->load.distinct = 0;
+    b->load.even = 0;
     for (i = 0; i < b->repetitions && st == MOE_OK; i++) {
         st = moe_prediction_pace(b->prediction, slow, err);
         if (st != MOE_OK)

@@ -67,7 +67,8 @@ moe_runner_open(const struct moe_runner_setup *setup, struct moe_runner **out,
                       "memory.kv_type: %s has no KV cache of that type",
                       setup->backend);
     if (st == MOE_OK)
-        st = moe_load_open(r->n_moe, r->s.arch->n_experts, &r->load, err);
+        st = moe_load_open(r->n_moe, r->s.arch->n_experts, r->s.arch->top_k,
+                           &r->load, err);
     if (st != MOE_OK)
         goto fail;
     *out = r;

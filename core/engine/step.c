@@ -537,9 +537,28 @@ moe_step_upload(struct moe_runner *r, const struct moe_batch *b,
     return MOE_OK;
 }
 
-/* Final norm, output head and the caller, out_rows rows at a time. */
+/* y = the rows of x whose numbers stand from `at` on in b->out_rows. */
 static moe_status
-moe_step_logits(struct moe_runner *r, const struct moe_batch *b,
+moe_step_gather(struct moe_runner *r, enum moe_runner_at what, uint32_t at,
+                uint32_t n, uint64_t y, struct moe_error *err)
+{
+    struct moe_op_gather op;
+
+    MOE_OP_INIT(op, MOE_OP_GATHER);
+    op.rows = n;
+    op.n = r->s.arch->hidden;
+    op.dtype = MOE_F32;
+    op.index = moe_act_buf(r, r->map.out_rows + (uint64_t) at * 4);
+    op.x = moe_act_buf(r, r->map.x);
+    op.y = moe_act_buf(r, y);
+    op.ldx = op.ldy = op.n;
+    return moe_launch(r, what, &op.op, err);
+}
+
+/* Final norm, output head and the caller, out_rows rows at a time.  packed: x
+ * has those rows alone, in their order. */
+static moe_status
+moe_step_logits(struct moe_runner *r, const struct moe_batch *b, int packed,
                 struct moe_error *err)
 {
     const struct moe_arch    *a = r->s.arch;
@@ -549,23 +568,18 @@ moe_step_logits(struct moe_runner *r, const struct moe_batch *b,
     uint32_t                  i, at, n;
 
     for (at = 0; at < b->n_out && st == MOE_OK; at += n) {
-        struct moe_op_gather op;
-        const float         *logits;
-        double               start;
+        const float *logits;
+        double       start;
+        uint64_t     x = m->out;
 
         n = b->n_out - at < r->plan.out_rows ? b->n_out - at
                                              : r->plan.out_rows;
-        MOE_OP_INIT(op, MOE_OP_GATHER);
-        op.rows = n;
-        op.n = a->hidden;
-        op.dtype = MOE_F32;
-        op.index = moe_act_buf(r, m->out_rows + (uint64_t) at * 4);
-        op.x = moe_act_buf(r, m->x);
-        op.y = moe_act_buf(r, m->out);
-        op.ldx = op.ldy = a->hidden;
-        st = moe_launch(r, MOE_AT_HEAD, &op.op, err);
+        if (packed)
+            x = m->x + (uint64_t) at * a->hidden * 4;
+        else
+            st = moe_step_gather(r, MOE_AT_HEAD, at, n, m->out, err);
         if (st == MOE_OK)
-            st = moe_step_norm(r, n, m->out, r->output_norm, m->out, err);
+            st = moe_step_norm(r, n, x, r->output_norm, m->out, err);
         if (st == MOE_OK)
             st = moe_step_gemm(r, MOE_AT_HEAD, head, n, m->out, a->hidden,
                                MOE_NO_VEC, 0, m->logits, a->vocab, err);
@@ -598,18 +612,36 @@ moe_step_logits(struct moe_runner *r, const struct moe_batch *b,
     return st;
 }
 
+/* Behind the last layer's attention nothing reads the rows that no logits come
+ * of: x becomes the others, packed; *rows: how many. */
+static moe_status
+moe_step_pack(struct moe_runner *r, const struct moe_batch *b, uint32_t *rows,
+              struct moe_error *err)
+{
+    const uint64_t x = r->map.x;
+    moe_status     st = MOE_OK;
+
+    *rows = b->n_out;
+    if (b->n_out != 0)
+        st = moe_step_gather(r, MOE_AT_NORM, 0, b->n_out, r->map.xn, err);
+    r->map.x = r->map.xn;
+    r->map.xn = x;
+    return st;
+}
+
 /* Hot, but for layers whose experts must be read. */
-moe_status
-moe_runner_step(struct moe_runner *r, const struct moe_batch *b,
+static moe_status
+moe_step_all(struct moe_runner *r, const struct moe_batch *b,
                 struct moe_error *err)
 {
     const struct moe_arch *a = r->s.arch;
     struct moe_op_embed    embed;
     struct moe_wref        w = {r->groups[r->embed.group].slab, r->embed.slot,
                                 0};
+    const int              pack = b->n_out < b->rows && r->tap == NULL;
     uint64_t               off_bytes;
     moe_status             st;
-    uint32_t               i, l, max_context = 0;
+    uint32_t               i, l, max_context = 0, rows = b->rows;
 
     for (i = 0; i < b->rows; i++)
         if (b->positions[i] >= max_context)
@@ -641,19 +673,20 @@ moe_runner_step(struct moe_runner *r, const struct moe_batch *b,
                               a->hidden * 4u, err);
         if (st == MOE_OK)
             st = moe_step_attention(r, l, b, max_context, err);
+        if (st == MOE_OK && pack && l + 1 == a->n_layers)
+            st = moe_step_pack(r, b, &rows, err);
+        if (st == MOE_OK && rows != 0)
+            st = moe_step_norm(r, rows, r->map.x, y->ffn_norm, r->map.xn, err);
         if (st == MOE_OK)
-            st = moe_step_norm(r, b->rows, r->map.x, y->ffn_norm, r->map.xn,
-                               err);
-        if (st == MOE_OK)
-            st = moe_step_tap(r, l, MOE_TAP_FFN, b->rows, r->map.xn,
+            st = moe_step_tap(r, l, MOE_TAP_FFN, rows, r->map.xn,
                               a->hidden * 4u, err);
-        if (st != MOE_OK)
+        if (st != MOE_OK || rows == 0)
             break;
         if (a->layers[l].ffn == MOE_FFN_DENSE)
-            st = moe_step_dense(r, MOE_AT_DENSE, &y->ffn, b->rows, y,
+            st = moe_step_dense(r, MOE_AT_DENSE, &y->ffn, rows, y,
                                 MOE_FFN_ACCUMULATE, r->map.x, err);
         else
-            st = moe_step_moe(r, l, b->rows, err);
+            st = moe_step_moe(r, l, rows, err);
     }
     if (st != MOE_OK)
         return st;
@@ -666,7 +699,7 @@ moe_runner_step(struct moe_runner *r, const struct moe_batch *b,
             return moe_fail(err, st, 0, "%s: reading the routes failed",
                             r->s.backend);
     }
-    st = moe_step_logits(r, b, err);
+    st = moe_step_logits(r, b, pack, err);
     if (st == MOE_OK && (b->n_out == 0 || r->n_moe != 0))
         st = moe_runner_wait(r, err);
     for (l = 0; l < a->n_layers && st == MOE_OK; l++) {
@@ -674,7 +707,8 @@ moe_runner_step(struct moe_runner *r, const struct moe_batch *b,
                                   + (size_t) r->layers[l].moe
                                         * (a->n_experts + 1);
 
-        if (a->layers[l].ffn != MOE_FFN_MOE)
+        if (a->layers[l].ffn != MOE_FFN_MOE
+            || (rows == 0 && l + 1 == a->n_layers)) /* no routes this time */
             continue;
         moe_load_add(&r->load, r->layers[l].moe, offsets);
         for (i = 0; r->probe != NULL && i < a->n_experts; i++)
@@ -682,5 +716,16 @@ moe_runner_step(struct moe_runner *r, const struct moe_batch *b,
                 moe_probe_weights(r, MOE_AT_EXPERTS, &r->layers[l].experts[i],
                                   offsets[i + 1] - offsets[i]);
     }
+    return st;
+}
+
+moe_status
+moe_runner_step(struct moe_runner *r, const struct moe_batch *b,
+                struct moe_error *err)
+{
+    const struct moe_act_map map = r->map; /* moe_step_pack() exchanges two */
+    const moe_status         st = moe_step_all(r, b, err);
+
+    r->map = map;
     return st;
 }

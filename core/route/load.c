@@ -13,8 +13,8 @@
 #include <string.h>
 
 moe_status
-moe_load_open(uint32_t n_layers, uint32_t n_experts, struct moe_load *out,
-              struct moe_error *err)
+moe_load_open(uint32_t n_layers, uint32_t n_experts, uint32_t top_k,
+              struct moe_load *out, struct moe_error *err)
 {
     memset(out, 0, sizeof(*out));
     out->counts = calloc((size_t) n_layers * n_experts + 1,
@@ -23,6 +23,7 @@ moe_load_open(uint32_t n_layers, uint32_t n_experts, struct moe_load *out,
         return moe_fail(err, MOE_E_NOMEM, ENOMEM, "expert load: no memory");
     out->n_layers = n_layers;
     out->n_experts = n_experts;
+    out->top_k = top_k;
     return MOE_OK;
 }
 
@@ -46,15 +47,17 @@ moe_load_add(struct moe_load *l, uint32_t layer, const uint32_t *offsets)
         l->distinct += rows != 0;
     }
     l->visits++;
+    l->even += e * (1 - pow(1 - (double) l->top_k / e,
+                            (double) (offsets[e] - offsets[0]) / l->top_k));
 }
 
-/* Calls of fn over the layers that have seen tokens, averaged. */
+/* The mean of fn over the layers, by the tokens they have seen. */
 static double
 moe_load_mean(const struct moe_load *l,
               double (*fn)(const uint64_t *counts, uint32_t n, double total))
 {
-    double   sum = 0;
-    uint32_t i, e, seen = 0;
+    double   sum = 0, all = 0;
+    uint32_t i, e;
 
     for (i = 0; i < l->n_layers; i++) {
         const uint64_t *counts = l->counts + (size_t) i * l->n_experts;
@@ -63,11 +66,11 @@ moe_load_mean(const struct moe_load *l,
         for (e = 0; e < l->n_experts; e++)
             total += (double) counts[e];
         if (total > 0) {
-            sum += fn(counts, l->n_experts, total);
-            seen++;
+            sum += total * fn(counts, l->n_experts, total);
+            all += total;
         }
     }
-    return seen != 0 ? sum / seen : 0;
+    return all > 0 ? sum / all : 0;
 }
 
 static double
@@ -113,4 +116,10 @@ double
 moe_load_distinct(const struct moe_load *l)
 {
     return l->visits != 0 ? (double) l->distinct / (double) l->visits : 0;
+}
+
+double
+moe_load_even(const struct moe_load *l)
+{
+    return l->visits != 0 ? l->even / (double) l->visits : 0;
 }

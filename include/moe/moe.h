@@ -258,15 +258,17 @@ struct moe_stats {
     uint64_t expert_hits, expert_loads; /* residency, once a layer and step   */
     uint64_t bytes_read;           /* from the checkpoint, by expert loads    */
     uint64_t reserved_bytes, peak_bytes, budget_bytes; /* the ledger          */
-    double   imbalance;            /* mean over layers of max / mean load     */
-    double   entropy;              /* mean over layers, of load; 1 is even    */
+    double   imbalance;            /* max / mean load, mean over layers by    */
+    double   entropy;              /* their tokens; of load, 1 is even        */
     double   distinct;             /* mean distinct experts a layer and step  */
     double   open_s;               /* time moe_engine_open took               */
 };
 MOE_API moe_status moe_engine_stats(const moe_engine *e,
                                     struct moe_stats *out);
 /* Tokens each expert of the i-th MoE layer got: (n_experts) into counts;
- * *layer: its number in the model. */
+ * *layer: its number in the model.  The last layer of the model computes its
+ * feed-forward for those rows alone whose logits are wanted, so of a prompt it
+ * counts the last token. */
 MOE_API moe_status moe_engine_expert_load(const moe_engine *e, uint32_t i,
                                           uint32_t *layer, uint64_t *counts);
 
@@ -347,7 +349,7 @@ struct moe_bench_result {
     double   read_share;        /* weight_bytes / step_s / read_ceiling       */
     double   arith_share;       /* ops / step_s / arith_ceiling               */
     double   imbalance, entropy, distinct; /* as in moe_stats, of this test   */
-    double   expected_distinct; /* E (1 - (1 - k/E)^rows), if all were even   */
+    double   expected_distinct; /* mean E (1 - (1 - k/E)^rows), were all even */
     double   rest_s;            /* MOE_BENCH_OPS: of a step, in no operation  */
     uint64_t peak_bytes, budget_bytes; /* the engine in the ledger, host      */
     /* What moe_plan_run says of this test on this machine, whose operations

@@ -84,6 +84,9 @@ if perl -MJSON::PP -e 1 2>/dev/null; then
         my $sum = 0; $sum += $_ for @{$load->[0]{tokens}};
         my $rows = $j->{stats}{prefill_tokens} + $j->{stats}{decode_tokens};
         die "rows $sum $rows" unless $sum == 2 * $rows;
+        my $out = 0; $out += $_->{n_output} for @s;
+        $sum = 0; $sum += $_ for @{$load->[1]{tokens}};
+        die "last $sum $out" unless $sum == 2 * $out;
         binmode STDOUT, ":utf8";
         print $s[0]{text}, "\n"' < "$tmp/json" > "$tmp/out" 2> "$tmp/err"
     ok $? '... that holds what it should'

@@ -110,6 +110,33 @@ same(const struct run *a, const struct run *b, const char *what)
        "%s: the same bits of logits", what);
 }
 
+/* Behind the last attention only rows go on that logits are wanted of: of a
+ * prompt the last. */
+static void
+check_load(const moe_engine *e, const struct moe_engine_info *info)
+{
+    struct moe_stats stats = {.struct_size = sizeof(stats)};
+    uint64_t         counts[128], sum, rows, most;
+    uint32_t         i, j, layer = 0;
+
+    if (info->n_moe_layers == 0 || info->n_experts > 128)
+        return;
+    (void) moe_engine_stats(e, &stats);
+    rows = stats.prefill_tokens + stats.decode_tokens;
+    for (i = 0; i < info->n_moe_layers; i++) {
+        (void) moe_engine_expert_load(e, i, &layer, counts);
+        for (sum = 0, most = 0, j = 0; j < info->n_experts; j++) {
+            sum += counts[j];
+            most = counts[j] > most ? counts[j] : most;
+        }
+        is_int(sum, (layer + 1 == info->n_layers ? PROMPTS * OUT : rows)
+                        * info->top_k, "layer %u: pairs of rows and experts",
+               layer);
+        ok(most <= rows, "... each row once an expert");
+    }
+    ok(rows > PROMPTS * OUT, "the prompts are longer than that");
+}
+
 static void
 test_model(const char *model)
 {
@@ -134,6 +161,7 @@ test_model(const char *model)
         generate(e, info.vocab, i, i + 1, &alone);
     ok(alone.tokens[3][OUT - 1] != 0 || alone.tokens[5][OUT - 2] != 0,
        "something was generated");
+    check_load(e, &info);
     memset(&r, 0, sizeof(r));
     generate(e, info.vocab, 0, PROMPTS, &r);
     same(&alone, &r, "16 together, 1 thread");
