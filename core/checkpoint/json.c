@@ -18,8 +18,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define JSON_DEPTH 64
-
 /*
  * The next character of text into out as it may be shown: a control
  * character (also of the second block, U+0080 to U+009F, which terminals
@@ -161,6 +159,7 @@ moe_json_file(const char *path, uint64_t max_bytes, struct json_object **out,
     moe_status           status;
     char                *text = NULL;
     size_t               len = 0, end, line = 1, i;
+    struct moe_json_repeat twice;
     enum json_tokener_error e;
 
     moe_show_path(path, shown);
@@ -169,7 +168,7 @@ moe_json_file(const char *path, uint64_t max_bytes, struct json_object **out,
                         &text, &len, err);
     if (status != MOE_OK)
         return status;
-    tok = json_tokener_new_ex(JSON_DEPTH);
+    tok = json_tokener_new_ex(MOE_JSON_DEPTH);
     if (tok == NULL) {
         status = moe_fail(err, MOE_E_NOMEM, ENOMEM, "%s: no memory", shown);
         goto out;
@@ -204,6 +203,17 @@ moe_json_file(const char *path, uint64_t max_bytes, struct json_object **out,
     if (!json_object_is_type(obj, json_type_object)) {
         status = moe_fail(err, MOE_E_CORRUPT, 0,
                           "%s: a JSON object is expected at the top", shown);
+        goto out;
+    }
+    if (moe_json_repeats(text, end, obj, &twice)) {
+        char where[32] = "";
+
+        if (twice.line != 0)
+            snprintf(where, sizeof(where), "line %zu: ", twice.line);
+        status = moe_fail(err, MOE_E_CORRUPT, 0,
+                          "%s: %sthe key %s is there twice in one object; "
+                          "keep the one that is meant", shown, where,
+                          twice.key);
         goto out;
     }
     *out = obj;

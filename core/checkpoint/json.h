@@ -29,13 +29,26 @@ char *moe_show(const char *text, char *buf);
 #define MOE_SHOW_PATH_MAX 160
 char *moe_show_path(const char *path, char *buf);
 
+#define MOE_JSON_DEPTH 64 /* how deep values may be nested */
+
 /*
  * Parses a whole file whose top must be an object, leniently (config files
- * carry NaN and Infinity), nested at most 64 deep, at most max_bytes long.
+ * carry NaN and Infinity), nested at most MOE_JSON_DEPTH deep, at most
+ * max_bytes long.  A key that an object gives twice is MOE_E_CORRUPT.
  * MOE_E_NOT_FOUND: no such file.  The caller puts *out.
  */
 moe_status moe_json_file(const char *path, uint64_t max_bytes,
                          struct json_object **out, struct moe_error *err);
+
+/* Where an object gives a key for the second time; line 0: not known. */
+struct moe_json_repeat {
+    size_t line;
+    char   key[MOE_SHOW_MAX + 8]; /* in quotes; or what can be said of it */
+};
+/* Nonzero: an object in the text (len bytes, which json-c made obj of) gives
+ * a key twice.  *out tells the first such, and is set only then. */
+int moe_json_repeats(const char *text, size_t len, struct json_object *obj,
+                     struct moe_json_repeat *out);
 
 /* NULL if the key is missing or null. */
 struct json_object *moe_json_get(const struct moe_json *j, const char *key);

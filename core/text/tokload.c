@@ -15,6 +15,7 @@
 
 #include <json.h>
 
+#include "checkpoint/json.h"
 #include "text/jscan.h"
 #include "text/unicode.h"
 
@@ -111,6 +112,7 @@ read_settings(struct load *l)
     moe_status   s = MOE_OK;
     int          gap;
     size_t       bad;
+    struct moe_json_repeat twice;
 
     for (;;) { /* in the order of the file */
         struct part *next = NULL;
@@ -148,6 +150,10 @@ read_settings(struct load *l)
                          json_tokener_get_error(l->tokener)));
     else if (!json_object_is_type(l->root, json_type_object))
         s = moe_cfg_corrupt(&l->cfg, "the file", "not an object");
+    else if (moe_json_repeats(l->a.p, l->a.n, l->root, &twice))
+        s = moe_fail(l->cfg.err, MOE_E_CORRUPT, 0,
+                     "%s: the key %s is there twice in one object; keep the "
+                     "one that is meant", l->cfg.file, twice.key);
     l->a.n = 0;
     return s;
 }
@@ -326,7 +332,8 @@ walk_merges(struct load *l, int add)
 static moe_status
 read_added(struct load *l, struct moe_jscan *j, struct json_object **out)
 {
-    const char *at;
+    struct moe_json_repeat twice;
+    const char            *at;
 
     moe_jscan_space(j);
     at = j->at;
@@ -341,6 +348,11 @@ read_added(struct load *l, struct moe_jscan *j, struct json_object **out)
         json_object_put(*out);
         *out = NULL;
         return syntax(l, at, "added_tokens: an object expected");
+    }
+    if (moe_json_repeats(at, (size_t) (j->at - at), *out, &twice)) {
+        json_object_put(*out);
+        *out = NULL;
+        return syntax(l, at, "an added token gives a key twice");
     }
     return MOE_OK;
 }

@@ -113,6 +113,49 @@ configs(void)
     drop_dir(dir);
 }
 
+/* Nobody can tell which of two values was meant. */
+static void
+keys_twice(void)
+{
+    /* the same key in different objects, texts that look like keys, and what
+     * json-c takes besides of JSON */
+    static const char *const once[] = {
+        "{\"a\": {\"a\": 1, \"b\": [{\"a\": 1}, {\"a\": 2}]}, \"b\": 2}",
+        "{\"a\": \"\\\"a\\\": 1, {[\", \"b\": \"a: }\", \"c\\\\\": 1}",
+        "{'a': 'x\"', \"b\": 1} /* \"a\": 1 **/ x: */ // : \n",
+        "{ // \"b\": 1\n \"a\" /* : */ : 1, /**/ \"b\": 2 }",
+    };
+    struct moe_error err;
+    const char      *dir = new_dir();
+    char            *wide = malloc(400000), *p = wide;
+    size_t           i;
+
+    bad_config("{\"a\": 1,\n \"b\": 2, \"a\": 1}",
+               "line 2: the key \"a\" is there twice", "a key twice");
+    bad_config("{\"b\": [0, {\"x\": 1, \"c\": {}, \"x\": 2}], \"x\": 3}",
+               "the key \"x\" is there twice", "deep inside");
+    bad_config("{\"a\": 1, 'a': 2}", "the key \"a\"", "in other quotes");
+    bad_config("{\"a\": null, \"a\": null}", "the key \"a\"", "both null");
+    bad_config("{\"\": 1, \"\": 2}", "the key \"\"", "no letter long");
+    bad_config("{\"a\": 1, \"\\u0061\": 2}", "escapes",
+               "once with an escape");
+    bad_config("{\"\\u001b[2J\": 1, \"b\x1b\": 1, \"b\x1b\": 1}",
+               "the key \"b?\"", "with an escape character");
+    for (i = 0; i < sizeof(once) / sizeof(once[0]); i++) {
+        put_text(dir, "config.json", once[i]);
+        put_header(dir, "model.safetensors", A, 8);
+        is_int(open_status(dir, &err), MOE_OK, "once, text %zu: %s", i,
+               err.text);
+    }
+    for (i = 0; i < 20000; i++)
+        p += sprintf(p, "%s\"k%zu\": %zu", i == 0 ? "{" : ",\n", i, i);
+    strcpy(p, ", \"k77\": 0, \"k78\": 0}");
+    bad_config(wide, "line 20000: the key \"k77\" is there twice",
+               "20,000 keys and two again");
+    free(wide);
+    drop_dir(dir);
+}
+
 static void
 odd_files(void)
 {
@@ -162,6 +205,9 @@ indexes(void)
     bad_index("{\"weight_map\":[]}", MOE_E_CORRUPT, INDEX,
               "an object expected, array found", "a list for the map");
     bad_index(MAP(""), MOE_E_CORRUPT, INDEX, "no tensors", "empty map");
+    bad_index(MAP("\"a\":\"one.safetensors\",\"a\":\"two.safetensors\""),
+              MOE_E_CORRUPT, INDEX, "the key \"a\" is there twice",
+              "a tensor in two files");
     bad_index(MAP("\"a\":3"), MOE_E_CORRUPT, INDEX, "weight_map.a",
               "a number for a file");
     bad_index(MAP("\"a\":\"../one.safetensors\""), MOE_E_CORRUPT, INDEX,
@@ -322,6 +368,7 @@ main(void)
     no_folder();
     hints();
     configs();
+    keys_twice();
     odd_files();
     indexes();
     two_shards();

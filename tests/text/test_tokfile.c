@@ -108,6 +108,13 @@ test_syntax(void)
             MOE_E_CORRUPT, "second time", "vocab twice");
     refused("{\"model\":{},\"model\":{}}", MOE_E_CORRUPT, "second time",
             "model twice");
+    refused(file(NULL, "null,\"normalizer\":null", NULL, NULL, NULL, NULL),
+            MOE_E_CORRUPT, "the key \"normalizer\" is there twice",
+            "a setting twice");
+    refused(file(NULL, NULL, NULL, NULL, NULL,
+                 "{\"type\":\"BPE\",\"vocab\":" VOCAB ",\"merges\":[],"
+                 "\"v\\u006fcab\":{}}"),
+            MOE_E_CORRUPT, "there twice", "vocab twice, once with an escape");
     for (size_t i = 0; i < n; i++) {
         struct moe_tokenizer *t;
 
@@ -327,6 +334,8 @@ test_added(void)
 #define A(x) refused(file(x, NULL, NULL, NULL, NULL, NULL)
     A("{}"), MOE_E_CORRUPT, "added_tokens", "added_tokens that is an object");
     A("[7]"), MOE_E_CORRUPT, "object expected", "an added token of a number");
+    A("[{\"id\":6,\"id\":7}]"), MOE_E_CORRUPT, "a key twice",
+            "an added token with two ids");
     A("[{\"id\":6}]"), MOE_E_CORRUPT, "content", "one without content");
     A("[{\"content\":\"x\"}]"), MOE_E_CORRUPT, "id", "one without id");
     A("[{\"id\":6,\"content\":\"x\"}]"), MOE_E_CORRUPT, "single_word",
