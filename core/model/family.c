@@ -264,6 +264,7 @@ moe_status
 moe_family_sparse_layers(const struct moe_json *config, struct moe_arch *a,
                          struct moe_error *err)
 {
+    unsigned char       listed[MOE_MAX_LAYERS] = { 0 };
     struct json_object *list;
     uint32_t            step, l;
     uint64_t            u;
@@ -282,13 +283,26 @@ moe_family_sparse_layers(const struct moe_json *config, struct moe_arch *a,
     for (i = 0; list != NULL && i < json_object_array_length(list); i++) {
         status = moe_json_as_uint(config, "mlp_only_layers",
                                   json_object_array_get_idx(list, i), 0,
-                                  MOE_MAX_LAYERS, &u, err);
+                                  UINT64_MAX, &u, err);
         if (status != MOE_OK)
-            return status;
-        if (u < a->n_layers) /* a model cut short may keep the list */
-            a->layers[u].ffn = MOE_FFN_DENSE;
+            break;
+        if (u >= a->n_layers)
+            status = moe_fail(err, MOE_E_CORRUPT, 0,
+                              "%s: \"mlp_only_layers\" names layer %llu, but "
+                              "there are %u, counted from 0; leave out those "
+                              "that are not there", config->file,
+                              (unsigned long long) u, a->n_layers);
+        else if (listed[u])
+            status = moe_fail(err, MOE_E_CORRUPT, 0,
+                              "%s: \"mlp_only_layers\" names layer %llu "
+                              "twice; was another one meant?", config->file,
+                              (unsigned long long) u);
+        if (status != MOE_OK)
+            break;
+        listed[u] = 1;
+        a->layers[u].ffn = MOE_FFN_DENSE;
     }
-    return MOE_OK;
+    return status;
 }
 
 moe_status

@@ -71,7 +71,8 @@ moe_status moe_family_dense(const struct moe_json *config, struct moe_arch *a,
 moe_status moe_family_experts(const struct moe_json *config,
                               const char *width_key, struct moe_arch *a,
                               struct moe_error *err);
-/* mlp_only_layers and decoder_sparse_step say which layers have experts. */
+/* mlp_only_layers (each layer there and named once) and decoder_sparse_step
+ * say which layers have experts. */
 moe_status moe_family_sparse_layers(const struct moe_json *config,
                                     struct moe_arch *a,
                                     struct moe_error *err);

@@ -167,6 +167,22 @@ experts(void)
            "a list expected");
     config("qwen2_moe", "{\"mlp_only_layers\":[-1]}", MOE_E_CORRUPT,
            "\"mlp_only_layers\" is -1");
+    config("qwen2_moe", "{\"mlp_only_layers\":[\"0\"]}", MOE_E_CORRUPT,
+           "a whole number expected, string found");
+    config("qwen2_moe", "{\"mlp_only_layers\":[null]}", MOE_E_CORRUPT,
+           "a whole number expected, null found");
+    config("qwen2_moe", "{\"mlp_only_layers\":[0.5]}", MOE_E_CORRUPT,
+           "\"mlp_only_layers\" is 0.5");
+    config("qwen3_moe", "{\"mlp_only_layers\":[0,3]}", MOE_E_CORRUPT,
+           "\"mlp_only_layers\" names layer 3, but there are 3");
+    config("qwen3_moe", "{\"mlp_only_layers\":[18446744073709551615]}",
+           MOE_E_CORRUPT, "names layer 18446744073709551615");
+    config("qwen3_moe", "{\"mlp_only_layers\":[2,0,2]}", MOE_E_CORRUPT,
+           "names layer 2 twice");
+    config("qwen3_moe", "{\"decoder_sparse_step\":-1}", MOE_E_CORRUPT,
+           "\"decoder_sparse_step\" is -1, expected 1");
+    config("qwen3_moe", "{\"decoder_sparse_step\":\"1\"}", MOE_E_CORRUPT,
+           "a whole number expected, string found");
     config("qwen3_moe", "{\"norm_topk_prob\":1}", MOE_E_CORRUPT,
            "\"norm_topk_prob\"");
     config("olmoe", "{\"clip_qkv\":0}", MOE_E_CORRUPT, "\"clip_qkv\" is 0");
@@ -331,8 +347,6 @@ defaults(void)
     good("qwen2_moe", &ch, "qkv_bias false", bias, 0);
     ch.config = "{\"vocab_size\":112.0}";
     good("mixtral", &ch, "a size with a fraction of 0", kv, 2);
-    ch.config = "{\"mlp_only_layers\":[7]}";
-    good("qwen3_moe", &ch, "a dense layer beyond the last", kv, 2);
 
     ch.config = "{\"model_type\":\"mistral\"}";
     good("llama", &ch, "Mistral without a word of windows: 4096", window0,

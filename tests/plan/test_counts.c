@@ -10,6 +10,7 @@
 #include "checkpoint/checkpoint.h"
 #include "tests/tap.h"
 
+#include <json-c/json.h>
 #include <math.h>
 #include <unistd.h>
 
@@ -440,6 +441,63 @@ test_gguf(void)
     unlink(path);
 }
 
+/* A preset with one key set to something else, in "text_config" if it is
+ * there: refused, with these words. */
+static void
+spoiled(const char *preset, const char *key, const char *value,
+        const char *want)
+{
+    char                path[] = "/tmp/moe-plan-XXXXXX.json", from[200];
+    struct moe_error    err = { .struct_size = sizeof(err) };
+    int                 fd = mkstemps(path, 5);
+    struct json_object *top, *in = NULL;
+    moe_planner        *p = NULL;
+
+    if (fd >= 0)
+        close(fd);
+    snprintf(from, sizeof(from), "conf/model/%s.json", preset);
+    top = json_object_from_file(tap_src(from));
+    if (!json_object_object_get_ex(top, "text_config", &in))
+        in = top;
+    json_object_object_add(in, key, json_tokener_parse(value));
+    json_object_to_file(path, top);
+    json_object_put(top);
+    is_int(moe_plan_open(path, &p, &err), MOE_E_CORRUPT, "%s: \"%s\": %s",
+           preset, key, value);
+    has_str(err.text, path, "names the file");
+    has_str(err.text, want, "and what is wrong");
+    ok(strchr(err.text, '\n') == NULL, "in one line");
+    moe_plan_close(p);
+    unlink(path);
+}
+
+/* Which layers have experts, of the families that the engine runs and of
+ * those that are planned only. */
+static void
+test_layers(void)
+{
+    const char *q = "qwen3-30b-a3b", *d = "deepseek-v3", *l = "llama-4-scout";
+
+    spoiled(q, "mlp_only_layers", "[48]", "names layer 48, but there are 48");
+    spoiled(q, "mlp_only_layers", "[-1]", "\"mlp_only_layers\" is -1");
+    spoiled(q, "mlp_only_layers", "[\"0\"]", "a whole number expected");
+    spoiled(q, "mlp_only_layers", "[3,3]", "names layer 3 twice");
+    spoiled(q, "decoder_sparse_step", "0", "is 0, expected 1 to");
+    spoiled(q, "decoder_sparse_step", "-1", "is -1, expected 1 to");
+    spoiled(d, "first_k_dense_replace", "62", "is 62, expected 0 to 61");
+    spoiled(d, "first_k_dense_replace", "-1", "is -1, expected 0 to 61");
+    spoiled(d, "first_k_dense_replace", "null", "is missing");
+    spoiled(d, "moe_layer_freq", "0", "\"moe_layer_freq\" is 0");
+    spoiled(d, "moe_layer_freq", "2", "\"moe_layer_freq\" is 2");
+    spoiled(d, "moe_layer_freq", "[1,0]", "a whole number expected");
+    spoiled(l, "interleave_moe_layer_step", "0",
+            "interleave_moe_layer_step\" is 0, expected 1 to");
+    spoiled(l, "interleave_moe_layer_step", "-2",
+            "interleave_moe_layer_step\" is -2, expected 1 to");
+    spoiled(l, "interleave_moe_layer_step", "1.5", "a whole number");
+    spoiled(l, "no_rope_layers", "[1]", "has 1 entries for 48 layers");
+}
+
 static void
 test_dense(void)
 {
@@ -495,6 +553,7 @@ main(void)
     test_weights();
     test_files();
     test_gguf();
+    test_layers();
     test_dense();
     test_refusals();
     return tap_done();
