@@ -360,6 +360,8 @@ print_json(struct cli *c, const struct question *q, const moe_planner *p,
     json_number("weight_bytes", (double) bytes, 0);
     json_number("kv_bytes_per_token", (double) moe_plan_kv_growth(p, 2), 0);
     json_number("flop_per_token", m.flop_token, 0);
+    if (m.file_lacks != 0)
+        json_number("file_lacks_bytes", (double) m.file_lacks, 0);
     out_text(",\"classes\":{");
     for (i = 0; i < MOE_PLAN_CLASSES; i++) {
         out_format("%s\"%s\":{", i > 0 ? "," : "", moe_plan_class_name(i));

@@ -55,6 +55,8 @@ char *gb_text(double bytes, char *buf);
 char *time_text(double seconds, char *buf);
 char *whole_text(double v, char *buf);
 char *usd_text(double v, char *buf);
+/* A warning if the model is of a file that was cut. */
+void say_cut(const struct moe_plan_model *m);
 /* "name":value pairs of JSON, a comma before all but the first. */
 void json_number(const char *key, double v, int first);
 void json_text(const char *key, const char *v, int first);

@@ -61,6 +61,9 @@ answer_model(const struct question *q, const moe_planner *p)
                m.flop_token < 1e8 ? "MFLOP" : "GFLOP");
     if (!m.runnable)
         out_text("  moe-run can plan this model; it cannot run it\n");
+    if (m.file_lacks != 0)
+        out_format("  the file is cut: it ends %s before its weights do; the "
+                   "whole is planned\n", gb_text((double) m.file_lacks, a));
     out_text("\n  class             parameters   share          bytes\n");
     for (i = 0; i < MOE_PLAN_CLASSES; i++)
         if (m.params[i] != 0)

@@ -52,6 +52,7 @@ add_side(struct match *m, moe_planner *p)
     x->r.struct_size = sizeof(x->r);
     m->n++;
     moe_plan_model(p, &x->m);
+    say_cut(&x->m);
     status = question_count(m->q, p, &x->s);
     if (status != EXIT_OK)
         return status;

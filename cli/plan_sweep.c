@@ -179,6 +179,7 @@ plan_sweep(const struct cli *c, struct question *q)
     if (moe_plan_open(c->operands[0], &p, &err) != MOE_OK)
         return fail_name(&err);
     moe_plan_model(p, &m);
+    say_cut(&m);
     defaults(q, &m, cli_has(c, "--chart")
                         || (cli_has(c, "--svg")
                             && strcmp(cli_value(c, "--svg"), "memory") != 0));

@@ -154,3 +154,14 @@ json_result(const struct moe_plan_result *r)
     json_number("critical_batch", r->critical_batch, 0);
     out_text("}");
 }
+
+void
+say_cut(const struct moe_plan_model *m)
+{
+    char a[32];
+
+    if (m->file_lacks != 0)
+        say("warning: %s: the file is cut: it ends %s before its weights do; "
+            "the whole is planned", m->name,
+            gb_text((double) m->file_lacks, a));
+}

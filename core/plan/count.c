@@ -73,6 +73,7 @@ moe_plan_model(const moe_planner *p, struct moe_plan_model *out)
     m.top_k = s->top_k;
     m.latent = s->kv_lora != 0 ? s->kv_lora + s->rope_dim : 0;
     m.published = s->published;
+    m.file_lacks = s->file_lacks;
     for (i = 0; i < s->n_layers; i++)
         m.limited_layers += s->layers[i].window != 0 || s->layers[i].chunk != 0;
     for (i = 0; i < s->n_m; i++) {

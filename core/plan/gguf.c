@@ -6,6 +6,8 @@
  * that of the ggml project's specification of GGUF 2 and 3: little-endian,
  * strings with a 64-bit length, values tagged with their type.  A file's
  * lengths are not believed: what is skipped is bounded by the file's size.
+ * A plan needs no more, so a file that ends within its weights can be planned;
+ * how much it lacks is told.
  */
 #include "plan/shape.h"
 
@@ -19,12 +21,14 @@
 #define TENSORS_MAX 200000u
 #define ROWS_MAX    (1ull << 32) /* far beyond any; products stay in range */
 #define PARAMS_MAX  1e16
+#define DATA_MAX    1e17 /* bytes */
+#define ALIGN_MAX   (1u << 20)
 
 /* The numbers that are wanted, by the end of their key. */
 enum {
     K_HIDDEN, K_LAYERS, K_CONTEXT, K_HEADS, K_KV_HEADS, K_KEY, K_VALUE,
     K_EXPERTS, K_USED, K_WIDTH, K_WINDOW, K_KV_LORA, K_ROPE, K_KEY_MLA,
-    K_VALUE_MLA, K_COUNT
+    K_VALUE_MLA, K_ALIGN, K_COUNT
 };
 
 static const char *const keys[K_COUNT] = {
@@ -35,12 +39,14 @@ static const char *const keys[K_COUNT] = {
     ".attention.sliding_window", ".attention.kv_lora_rank",
     ".rope.dimension_count", ".attention.key_length_mla",
     ".attention.value_length_mla",
+    ".alignment", /* of "general": of the data behind the header */
 };
 
 struct file {
     FILE             *f;
     const char       *name; /* as messages show it */
-    uint64_t          left; /* bytes */
+    uint64_t          size, left; /* bytes */
+    uint64_t          data; /* bytes of tensors that the header tells of */
     uint64_t          value[K_COUNT];
     uint32_t          have; /* bits of value */
     char              arch[32];
@@ -221,6 +227,33 @@ class_of(const char *name)
     return strncmp(part, "ffn_", 4) == 0 ? (int) MOE_PLAN_DENSE : -1;
 }
 
+/* The data reach as far as this tensor does, at least. */
+static void
+behind(struct file *f, const uint64_t *dim, double bits, uint64_t offset)
+{
+    double end = (double) offset
+                 + (double) dim[0] * (double) dim[1] * (double) dim[2]
+                       * (double) dim[3] * bits / 8;
+
+    if (end > DATA_MAX)
+        end = DATA_MAX;
+    if ((uint64_t) end > f->data)
+        f->data = (uint64_t) end;
+}
+
+/* Bytes of the data that the file lacks: a download that was broken off. */
+static uint64_t
+lacks(const struct file *f)
+{
+    uint64_t head = f->size - f->left, align = 32;
+
+    if (f->have >> K_ALIGN & 1 && f->value[K_ALIGN] > 0
+        && f->value[K_ALIGN] <= ALIGN_MAX)
+        align = f->value[K_ALIGN];
+    head = (head + align - 1) / align * align + f->data;
+    return head > f->size ? head - f->size : 0;
+}
+
 static moe_status
 tensor(struct file *f, struct moe_sketch *s)
 {
@@ -247,10 +280,11 @@ tensor(struct file *f, struct moe_sketch *s)
     for (i = 0; i < 4; i++)
         if (dim[i] == 0 || dim[i] > MOE_MAX_VOCAB)
             return cut(f);
+    bits = bits_of(type);
+    behind(f, dim, bits, offset);
     if (strncmp(name, "rope_", 5) == 0 || strstr(name, ".rope_") != NULL)
         return MOE_OK; /* a table, no parameter */
     cls = class_of(name);
-    bits = bits_of(type);
     if (cls < 0)
         return moe_fail(f->err, MOE_E_UNSUPPORTED, 0,
                         "%s: tensor %s: what it is for is not known", f->name,
@@ -410,7 +444,7 @@ moe_sketch_gguf(const char *path, struct moe_sketch *out,
             fclose(f.f);
         return moe_fail(err, MOE_E_IO, why, "%s: %s", f.name, strerror(why));
     }
-    f.left = S_ISREG(st.st_mode) ? (uint64_t) st.st_size : 0;
+    f.left = f.size = S_ISREG(st.st_mode) ? (uint64_t) st.st_size : 0;
     status = take(&f, magic, 4);
     if (status == MOE_OK && memcmp(magic, "GGUF", 4) != 0)
         status = moe_fail(err, MOE_E_CORRUPT, 0, "%s: no GGUF file", f.name);
@@ -453,6 +487,7 @@ moe_sketch_gguf(const char *path, struct moe_sketch *out,
     if (s.n_moe == 0)
         s.n_experts = s.top_k = 0;
     snprintf(s.format, sizeof(s.format), "stored");
+    s.file_lacks = lacks(&f);
     *out = s;
     return MOE_OK;
 }

@@ -35,6 +35,7 @@ struct moe_sketch {
     uint32_t index_dim; /* of an indexer's cached key, 0: none */
     uint32_t n_experts, top_k, expert_width, shared_width, n_moe;
     uint64_t published;
+    uint64_t file_lacks; /* bytes of weights, behind the end of a cut file */
     struct moe_layer *layers; /* (n_layers): ffn, width, window, chunk; owned */
     struct moe_matrix m[MOE_SHAPE_MATRICES];
     uint32_t          n_m;

@@ -61,12 +61,15 @@ struct moe_plan_model {
     uint64_t    total, active, active_table, per_expert;
     uint64_t    published;     /* total as published, 0: unknown              */
     double      flop_token;    /* of a token, without attention scores        */
+    uint64_t    file_lacks;    /* bytes of weights that a GGUF file tells of
+                                  and lacks: it was cut; else 0               */
 };
-MOE_NO_TAIL(moe_plan_model, flop_token);
+MOE_NO_TAIL(moe_plan_model, file_lacks);
 
 /*
  * what: a preset's name, a folder with a config.json, such a file, or a GGUF
- * file, whose own formats are called "stored".
+ * file, whose own formats are called "stored"; of one that ends within its
+ * weights moe_plan_model tells how much is not there.
  * MOE_E_NOT_FOUND with the nearest names; MOE_E_UNSUPPORTED for an unknown
  * family; MOE_E_CORRUPT for a field that is missing or contradicts another.
  */

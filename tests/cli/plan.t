@@ -130,6 +130,23 @@ status_is 0 'the articles'
 cmp -s "$tmp/out" "$src/docs/articles.md"
 ok $? 'docs/articles.md is up to date'
 
+# A header without the weights behind it, as a broken download leaves it.
+cp "$src/tests/fuzz/corpus/gguf/qwen3moe" "$tmp/cut.gguf"
+moe plan "$tmp/cut.gguf"
+status_is 0 'a GGUF file that was cut'
+out_has 'the file is cut: it ends ' 'says so'
+moe plan "$tmp/cut.gguf" --json
+out_has '"file_lacks_bytes":' 'as JSON'
+moe plan --compare "$tmp/cut.gguf" mixtral-8x7b --hardware h100-sxm
+err_has 'cut.gguf: the file is cut' 'compared'
+moe plan "$tmp/cut.gguf" --sweep --hardware h100-sxm
+err_has 'cut.gguf: the file is cut' 'swept'
+moe generate -m "$tmp/cut.gguf" -p x
+is "$([ "$status" -ne 0 ] && echo no)" no 'and it does not run'
+truncate -s 64M "$tmp/cut.gguf"
+moe plan "$tmp/cut.gguf"
+out_lacks 'the file is cut' 'a whole one says nothing of it'
+
 # What is refused, in one line, with the exit status of the manual.
 moe plan mixtrall-8x7b
 refuses 2 'did you mean mixtral-8x7b' 'a model'

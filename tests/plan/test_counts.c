@@ -345,22 +345,35 @@ put_key(FILE *f, const char *key, uint32_t v)
     put(f, v, 4);
 }
 
+/* Types 0 f32, 1 f16, 2 q4_0, 8 q8_0; each tensor behind the last, at a
+ * multiple of 32. */
 static void
 put_tensor(FILE *f, const char *name, uint32_t type, uint32_t dims,
            uint64_t a, uint64_t b, uint64_t c)
 {
-    uint64_t dim[3] = { a, b, c };
+    static uint64_t at;
+    uint64_t        dim[3] = { a, b, c };
+    uint64_t        n = a * (dims > 1 ? b : 1) * (dims > 2 ? c : 1);
 
+    if (strcmp(name, "token_embd.weight") == 0)
+        at = 0;
     put_text(f, name);
     put(f, dims, 4);
     fwrite(dim, 8, dims, f);
     put(f, type, 4);
-    put(f, 0, 8);
+    put(f, at, 8);
+    at += type == 0 ? n * 4 : type == 1 ? n * 2
+          : type == 2 ? n / 32 * 18 : n / 32 * 34;
+    at = (at + 31) / 32 * 32;
 }
 
-/* A layer of 4 experts, 2 of them for a token; wrong: one of its numbers. */
+#define GGUF_DATA (12800 + 256 * 2 + 2304 + 2176 + 1152 + 2304 + 1024         \
+                   + 3 * 4608)
+
+/* A layer of 4 experts, 2 of them for a token; wrong: one of its numbers.
+ * No data: only so many bytes behind the header. */
 static void
-write_gguf(const char *path, uint32_t experts)
+write_gguf(const char *path, uint32_t experts, size_t data)
 {
     FILE *f = fopen(path, "wb");
 
@@ -398,7 +411,30 @@ write_gguf(const char *path, uint32_t experts)
     put_tensor(f, "blk.0.ffn_gate_exps.weight", 2, 3, 64, 32, 4);
     put_tensor(f, "blk.0.ffn_up_exps.weight", 2, 3, 64, 32, 4);
     put_tensor(f, "blk.0.ffn_down_exps.weight", 2, 3, 32, 64, 4);
+    fflush(f);
+    if (data > 0
+        && ftruncate(fileno(f), (off_t) ((size_t) ftell(f) + 31) / 32 * 32
+                                    + (off_t) data) != 0)
+        printf("Bail out! no disk\n");
     fclose(f);
+}
+
+/* The file with so much data: what it lacks. */
+static void
+lacks(const char *path, size_t data, uint64_t want)
+{
+    struct moe_error      err = { .struct_size = sizeof(err) };
+    struct moe_plan_model m = { .struct_size = sizeof(m) };
+    moe_planner          *p = NULL;
+
+    write_gguf(path, 4, data);
+    is_int(moe_plan_open(path, &p, &err), MOE_OK,
+           "a GGUF file with %zu bytes of weights: %s", data, err.text);
+    if (p == NULL)
+        return;
+    moe_plan_model(p, &m);
+    is_int(m.file_lacks, want, "what it lacks");
+    moe_plan_close(p);
 }
 
 static void
@@ -413,7 +449,7 @@ test_gguf(void)
 
     if (fd >= 0)
         close(fd);
-    write_gguf(path, 4);
+    write_gguf(path, 4, GGUF_DATA);
     is_int(moe_plan_open(path, &p, &err), MOE_OK, "a GGUF file");
     if (p == NULL) {
         unlink(path);
@@ -431,8 +467,12 @@ test_gguf(void)
                       + 256 * 4 + 4 * 6144 * 9 / 16, "its bytes");
     ok(moe_plan_weights(p, "bf16", &bytes, NULL, &err) == MOE_OK
            && bytes == 2 * m.total, "and in another format");
+    is_int(m.file_lacks, 0, "nothing is missing");
     moe_plan_close(p);
-    write_gguf(path, 5);
+    lacks(path, GGUF_DATA + 5, 0);
+    lacks(path, GGUF_DATA - 1, 1);
+    lacks(path, 1, GGUF_DATA - 1);
+    write_gguf(path, 5, GGUF_DATA);
     is_int(moe_plan_open(path, &p, &err), MOE_E_CORRUPT,
            "experts that contradict the metadata");
     has_str(err.text, "4 experts, but expert_count is 5", "are named");
