@@ -10,6 +10,7 @@
 
 #include "config/with_plugins.h"
 #include "convert/calibrate.h"
+#include "convert/draw.h"
 #include "convert/letters.h"
 #include "engine/engine.h"
 #include "model/change.h"
@@ -20,19 +21,6 @@ static struct moe_error err;
 
 static uint32_t seed = 7;
 
-static float
-draw(void)
-{
-    float s = 0;
-    int   i;
-
-    for (i = 0; i < 4; i++) {
-        seed = seed * 1664525u + 1013904223u;
-        s += (float) (seed >> 8) / 8388608.0f - 1.0f;
-    }
-    return s;
-}
-
 /* x (rows, k) whose columns depend on each other. */
 static void
 draw_rows(float *x, uint32_t rows, uint32_t k)
@@ -41,7 +29,7 @@ draw_rows(float *x, uint32_t rows, uint32_t k)
 
     for (t = 0; t < rows; t++)
         for (i = 0; i < k; i++)
-            x[t * k + i] = draw() + (i > 0 ? 0.7f * x[t * k + i - 1] : 0)
+            x[t * k + i] = draw(&seed) + (i > 0 ? 0.7f * x[t * k + i - 1] : 0)
                            + (i % 5 == 0 ? 3.0f : 0);
 }
 
@@ -213,7 +201,7 @@ rounding(struct moe_registry *registry, struct moe_pool *pool, const char *id,
     }
     draw_rows(x, 200, KK);
     for (i = 0; i < N * KK; i++)
-        w32[i] = draw() * 0.1f;
+        w32[i] = draw(&seed) * 0.1f;
     memset(h, 0, sizeof(h));
     moe_gram_add(pool, x, 200, KK, KK, h);
     for (i = 0; i < KK; i++)

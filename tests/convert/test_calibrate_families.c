@@ -9,6 +9,7 @@
 #include "config/with_plugins.h"
 #include "convert/calibrate.h"
 #include "convert/decoder.h"
+#include "convert/draw.h"
 #include "convert/letters.h"
 #include "engine/engine.h"
 
@@ -29,19 +30,6 @@ struct family {
 
 static uint32_t seed = 11;
 
-static float
-draw(void)
-{
-    float s = 0;
-    int   i;
-
-    for (i = 0; i < 4; i++) {
-        seed = seed * 1664525u + 1013904223u;
-        s += (float) (seed >> 8) / 8388608.0f - 1.0f;
-    }
-    return s * 0.87f; /* a variance of 1 */
-}
-
 /* A tensor drawn so that numbers neither die out nor grow from layer to
  * layer; the first input has a sign of its own. */
 static float *
@@ -59,7 +47,8 @@ draw_tensor(const struct family *f, uint32_t tensor, uint64_t n, uint64_t k)
         wide = 1;
     for (i = 0; i < n; i++)
         for (j = 0; j < k; j++) {
-            x[i * k + j] = draw() * wide + (norm ? 1 : 0);
+            /* a variance of 1, nearly */
+            x[i * k + j] = draw(&seed) * 0.87f * wide + (norm ? 1 : 0);
             if (tensor == MOE_T_EMBED && j == 0)
                 x[i * k] = 4;
             if (tensor == MOE_T_ROUTER && f->shy && i == 1 && j == 0)
