@@ -158,8 +158,8 @@ static const struct row rows[] = {
 
     { TABLE, "Imbalance of 8 experts, 2 a token", "", "", "", "", 0, 0, 0,
       "expected load of the fullest expert, uniform routing, its factor over "
-      "the mean, and how much of its pace a step of Mixtral loses by it with an "
-      "expert on each of eight A100, by the estimate" },
+      "the mean, and how much of its pace a step of Mixtral loses by it with "
+      "an expert on each of eight A100, by the estimate" },
     { FULLEST, "batch 16, fullest", "8", "", "", "", 0, 16, 0,
       "the article's column lies at the 80th to 95th percentile; it is not "
       "what to expect" },
@@ -227,25 +227,26 @@ static const struct row rows[] = {
     { TABLE, "Cost of a million tokens", "", "", "", "", 0, 0, 0,
       "output tokens by the estimate at the article's prices, 64 sequences, "
       "1,024 tokens in and 256 out, every hour used" },
-    { COST, "Llama 70B, fp16, four A100 at $3", "$0.65, 5,120 a second", "llama-3-70b", A100,
-      "bf16", 4, 3, 0, "the formula is right, but it leaves out input tokens "
-      "and idle hours, and does not say its batch" },
-    { COST, "Llama 70B, INT4, four A100 at $3", "$0.40, 8,350 a second", "llama-3-70b", A100,
-      "int4", 4, 3, 0, "" },
+    { COST, "Llama 70B, fp16, four A100 at $3", "$0.65, 5,120 a second",
+      "llama-3-70b", A100, "bf16", 4, 3, 0,
+      "the formula is right, but it leaves out input tokens and idle hours, "
+      "and does not say its batch" },
+    { COST, "Llama 70B, INT4, four A100 at $3", "$0.40, 8,350 a second",
+      "llama-3-70b", A100, "int4", 4, 3, 0, "" },
     { COST, "Llama 70B, INT4, one A100 at $3", "-", "llama-3-70b", A100,
       "int4", 1, 3, 0, "4 bits fit on one card; billing four is unfair" },
-    { COST, "Mixtral, fp16, two A100 at $3", "$0.24, 6,800 a second", "mixtral-8x7b", A100,
-      "bf16", 2, 3, 0, "" },
-    { COST, "Mixtral, INT4, two A100 at $3", "$0.18, 9,200 a second", "mixtral-8x7b", A100,
-      "int4", 2, 3, 0, "" },
+    { COST, "Mixtral, fp16, two A100 at $3", "$0.24, 6,800 a second",
+      "mixtral-8x7b", A100, "bf16", 2, 3, 0, "" },
+    { COST, "Mixtral, INT4, two A100 at $3", "$0.18, 9,200 a second",
+      "mixtral-8x7b", A100, "int4", 2, 3, 0, "" },
     { COST, "Mixtral, INT4, one A100 at $3", "-", "mixtral-8x7b", A100,
       "int4", 1, 3, 0, "fits on one card as well" },
-    { COST, "DeepSeek-V3, FP8, 8 H100 at $5", "$0.60, 18,500 a second", "deepseek-v3", H100,
-      "fp8", 8, 5, 0, "does not fit on 8 H100" },
+    { COST, "DeepSeek-V3, FP8, 8 H100 at $5", "$0.60, 18,500 a second",
+      "deepseek-v3", H100, "fp8", 8, 5, 0, "does not fit on 8 H100" },
     { COST, "DeepSeek-V3, FP8, 8 H200 at $5", "-", "deepseek-v3", "h200-sxm",
       "fp8", 8, 5, 0, "" },
-    { COST, "Llama 405B, FP8, 8 H100 at $5", "$1.54, 7,200 a second", "llama-3.1-405b", H100,
-      "fp8", 8, 5, 0, "" },
+    { COST, "Llama 405B, FP8, 8 H100 at $5", "$1.54, 7,200 a second",
+      "llama-3.1-405b", H100, "fp8", 8, 5, 0, "" },
 
     { TABLE, "Latency of one request", "", "", "", "", 0, 0, 0,
       "bare rooflines: nothing is faster than these" },

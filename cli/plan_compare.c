@@ -280,8 +280,8 @@ print_break_even(const struct match *m)
         if (day <= most)
             out_format("  an API at $%.2f a million output tokens: %s is "
                        "cheaper\n    from %s tokens a day on, %.0f %% of "
-                       "what it can serve\n", m->q->api_price, m->side[i].m.name,
-                       whole_text(day, a), 100 * day / most);
+                       "what it can serve\n", m->q->api_price,
+                       m->side[i].m.name, whole_text(day, a), 100 * day / most);
         else
             out_format("  an API at $%.2f a million output tokens: %s never "
                        "pays;\n    it would have to serve %s tokens a day "
