@@ -9,6 +9,8 @@ typedef __m256i iv;
 typedef __m256  fv;
 
 #define L_ROWS 8u
+/* Bytes that weights are fetched ahead of their use with nt rows. */
+#define L_AHEAD(nt) ((nt) == 1 ? 2560u : 4096u)
 
 V_FN iv
 i_load(const void *p)
@@ -183,17 +185,19 @@ f_load_bf16(const uint8_t *p)
 
 /* 2^(b - 127); 0 is 2^-127, 255 is NaN: the same bit is missing in both. */
 V_FN fv
-f_load_e8m0(const uint8_t *p)
+f_load_e8m0(const uint8_t *p, unsigned half) /* of the 16 at p */
 {
-    const iv b = i_bytes(p);
-    const iv odd = _mm256_cmpeq_epi32(
-        _mm256_and_si256(_mm256_add_epi32(b, _mm256_set1_epi32(1)),
-                         _mm256_set1_epi32(0xfe)),
-        _mm256_setzero_si256());
+    const __m128i b = _mm_loadu_si128((const __m128i *) (const void *) p);
+    const __m128i odd = _mm_and_si128(
+        _mm_cmpeq_epi8(_mm_and_si128(_mm_add_epi8(b, _mm_set1_epi8(1)),
+                                     _mm_set1_epi8(-2)),
+                       _mm_setzero_si128()),
+        _mm_set1_epi8(-128));
+    const __m128i w = half == 0 ? _mm_unpacklo_epi8(odd, b)
+                                : _mm_unpackhi_epi8(odd, b);
 
-    return _mm256_castsi256_ps(_mm256_or_si256(
-        _mm256_slli_epi32(b, 23),
-        _mm256_and_si256(odd, _mm256_set1_epi32(0x00400000))));
+    return _mm256_castsi256_ps(
+        _mm256_slli_epi32(_mm256_cvtepu16_epi32(w), 15));
 }
 
 #if L_VNNI

@@ -9,6 +9,8 @@ typedef __m512i iv;
 typedef __m512  fv;
 
 #define L_ROWS 16u
+/* Bytes that weights are fetched ahead of their use with nt rows. */
+#define L_AHEAD(nt) 4096u
 
 V_FN iv
 i_load(const void *p)
@@ -194,8 +196,9 @@ f_load_bf16(const uint8_t *p)
 
 /* 2^(b - 127); 0 is 2^-127, 255 is NaN: the same bit is missing in both. */
 V_FN fv
-f_load_e8m0(const uint8_t *p)
+f_load_e8m0(const uint8_t *p, unsigned half)
 {
+    (void) half;
     const iv        b = i_bytes(p);
     const __mmask16 odd
         = (__mmask16) (_mm512_cmpeq_epi32_mask(b, _mm512_setzero_si512())

@@ -23,7 +23,6 @@
 
 #define L_HALVES (CPU_LANES / L_ROWS)
 #define L_TILE   (4u * L_ROWS / 8u) /* rows of x in a tile, at most */
-#define L_AHEAD  4096u /* bytes that weights are fetched ahead of their use */
 
 /* -z for the rows of a half, twice in each lane.  z: the group's, or NULL. */
 V_FN iv
@@ -41,16 +40,21 @@ lines_zero(const unsigned kind, const struct cpu_mat *m, const uint8_t *z,
 }
 
 V_FN fv
-lines_scales(const unsigned kind, uint32_t scale, const uint8_t *p,
-             unsigned half)
+lines_scales(uint32_t scale, const uint8_t *p, unsigned half)
 {
     const unsigned at = half * L_ROWS;
-    const fv       s = scale == MOE_SCALE_F32    ? f_load_f32(p + 4 * at)
-                       : scale == MOE_SCALE_F16  ? f_load_f16(p + 2 * at)
-                       : scale == MOE_SCALE_BF16 ? f_load_bf16(p + 2 * at)
-                                                 : f_load_e8m0(p + at);
 
-    return kind == CPU_FP4 ? f_mul(s, f_set1(0.5f)) : s;
+    return scale == MOE_SCALE_F32    ? f_load_f32(p + 4 * at)
+           : scale == MOE_SCALE_F16  ? f_load_f16(p + 2 * at)
+           : scale == MOE_SCALE_BF16 ? f_load_bf16(p + 2 * at)
+                                     : f_load_e8m0(p, half);
+}
+
+/* Operands of FP4 are twice the values: what their scales, or sums, lack. */
+V_FN fv
+lines_halved(const unsigned kind, fv x)
+{
+    return kind == CPU_FP4 ? f_mul(x, f_set1(0.5f)) : x;
 }
 
 /* Columns [4 j, 4 j + 4) of a run lie in this line. */
@@ -129,7 +133,7 @@ lines_run(const unsigned kind, const unsigned nt, const unsigned np,
 
                 if ((g + h) % L_HALVES == 0
                     && (kind == CPU_INT8 || j % 2 == 0))
-                    v_prefetch(p + L_AHEAD / np);
+                    v_prefetch(p + L_AHEAD(nt) / np);
                 v[h] = i_load(p);
                 u[h] = lines_operand(kind, v[h], j);
                 if (nt > 1)
@@ -206,8 +210,7 @@ lines_tile(const unsigned kind, const unsigned nt, const unsigned np,
             if (alone) {
                 V_UNROLL
                 for (unsigned h = 0; h < nh; h++)
-                    sc[h] = lines_scales(kind, scale,
-                                         tail + h / L_HALVES * stride,
+                    sc[h] = lines_scales(scale, tail + h / L_HALVES * stride,
                                          h % L_HALVES);
             }
             V_UNROLL
@@ -237,11 +240,11 @@ lines_tile(const unsigned kind, const unsigned nt, const unsigned np,
         } while (!alone && g < end);
         V_UNROLL
         for (unsigned p = 0; p < np; p++)
-            v_prefetch(tail + p * stride + L_AHEAD / np);
+            v_prefetch(tail + p * stride + L_AHEAD(nt) / np);
         if (!alone) {
             V_UNROLL
             for (unsigned h = 0; h < nh; h++)
-                sc[h] = lines_scales(kind, scale, tail + h / L_HALVES * stride,
+                sc[h] = lines_scales(scale, tail + h / L_HALVES * stride,
                                      h % L_HALVES);
             V_UNROLL
             for (unsigned i = 0; i < nt * nh; i++) {
@@ -259,8 +262,10 @@ lines_tile(const unsigned kind, const unsigned nt, const unsigned np,
         V_UNROLL
         for (unsigned h = 0; h < nh; h++)
             f_store(out + t * ldo + L_ROWS * h,
-                    alone && nt == 1 ? acc[h]
-                                     : f_load(sum + L_ROWS * (t * nh + h)));
+                    lines_halved(kind,
+                                 alone && nt == 1
+                                     ? acc[h]
+                                     : f_load(sum + L_ROWS * (t * nh + h))));
     }
 }
 
@@ -310,10 +315,11 @@ lines_rows(const unsigned kind, const struct cpu_mat *m, uint32_t panel,
         if (nt - t == 3)
             for (i = p; i < p + n; i++)
                 L_GO(3, 1, i);
-        else if (nt - t == 2 && n == 2)
+        else if (nt - t == 2 && n == 2 && (L_ROWS == 16 || kind != CPU_FP4))
             L_GO(2, 2, p);
         else if (nt - t == 2)
-            L_GO(2, 1, p);
+            for (i = p; i < p + n; i++)
+                L_GO(2, 1, i);
         else if (nt - t == 1 && n == 2)
             L_GO(1, 2, p);
         else if (nt - t == 1)

@@ -74,7 +74,7 @@ tiles_unpack(const unsigned kind, struct tiles_work *w,
 
         at += (g + j - first) * run;
         for (unsigned i = 0; i < run; i += LINE)
-            v_prefetch(at + i + L_AHEAD);
+            v_prefetch(at + i + L_AHEAD(16));
         V_UNROLL
         for (unsigned h = 0; h < L_HALVES; h++) {
             const iv zero = lines_zero(kind, m, z, h);
@@ -92,7 +92,7 @@ tiles_unpack(const unsigned kind, struct tiles_work *w,
             }
             i_store(w->zero[j] + L_ROWS * h, zero);
             f_store(w->scale[j] + L_ROWS * h,
-                    lines_scales(kind, m->scale, tail, h));
+                    lines_halved(kind, lines_scales(m->scale, tail, h)));
         }
     }
 }
