@@ -96,6 +96,9 @@ make_room(moe_options *o, const struct moe_bench_setup *s,
     for (i = 0; i < s->n_tests; i++) {
         uint64_t n = test_context(&s->tests[i], rows);
 
+        /* for the token that comes out of a prompt, if the model knows so
+         * many */
+        n += s->tests[i].n_prompt != 0 && s->tests[i].depth == 0;
         if (n > context)
             context = n;
         if (s->tests[i].batch > batch)

@@ -179,6 +179,10 @@ moe_engine_prepare(const moe_options *o, moe_make_fn make, void *ctx,
     setup.sequences = (uint32_t) moe_option_int(e->options,
                                                 "engine.sequences");
     setup.context = (uint32_t) moe_option_int(e->options, "model.context");
+    /* a default is a wish, what somebody set is not */
+    if (moe_option_from(e->options, "model.context") == MOE_FROM_DEFAULT
+        && setup.context > e->arch.max_context)
+        setup.context = e->arch.max_context;
     setup.page_rows = (uint32_t) moe_option_int(e->options,
                                                 "memory.page_rows");
     setup.kv_dtype = moe_kv_option(e->options);

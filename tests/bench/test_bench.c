@@ -195,6 +195,38 @@ test_refusals(void)
     ok(b == NULL, "more than the model knows: %s", err.text);
 }
 
+/* Prompts that fill the context end with the logits of a token, unless the
+ * model knows no longer ones: the fixture knows 256 tokens. */
+static void
+test_prompt_room(void)
+{
+    static const struct {
+        uint32_t tokens, head;
+    } rows[] = {{16, 1}, {255, 1}, {256, 0}};
+    uint32_t i, j;
+
+    for (i = 0; i < 3; i++) {
+        struct moe_bench_test   t = {sizeof(t), rows[i].tokens, 0, 1, 0};
+        struct moe_bench_result r = {.struct_size = sizeof(r)};
+        struct moe_bench_op     op = {.struct_size = sizeof(op)};
+        struct moe_error        err = {.struct_size = sizeof(err)};
+        uint32_t                head = 0;
+        moe_bench *b = open_bench("tests/model/fixtures/olmoe", &t, 1,
+                                  MOE_BENCH_NO_MACHINE | MOE_BENCH_OPS, NULL,
+                                  &err);
+
+        if (!ok(b != NULL && moe_bench_run(b, &t, &r, &err) == MOE_OK,
+                "a prompt of %u tokens: %s", rows[i].tokens, err.text)) {
+            moe_bench_close(b);
+            continue;
+        }
+        for (j = 0; moe_bench_op_at(b, j, &op) == MOE_OK; j++)
+            head += strcmp(op.name, "output head") == 0;
+        is_int(head, rows[i].head, "... and the head");
+        moe_bench_close(b);
+    }
+}
+
 static void
 test_machine(void)
 {
@@ -263,6 +295,7 @@ main(void)
     test_counts();
     test_distinct();
     test_refusals();
+    test_prompt_room();
     test_machine();
     return tap_done();
 }
