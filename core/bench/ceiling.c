@@ -172,7 +172,8 @@ moe_ceiling_close(struct moe_ceiling *c)
 
 /* Bytes a second of one pass over the first `bytes` of the buffer. */
 static double
-read_some(struct moe_ceiling *c, moe_read_fn fn, uint64_t bytes)
+read_some(struct moe_ceiling *c, struct moe_pool *pool, moe_read_fn fn,
+          uint64_t bytes)
 {
     uint64_t   chunk = bytes < 16 * CHUNK ? bytes / 16 : CHUNK;
     uint32_t   n = (uint32_t) (bytes / chunk);
@@ -186,7 +187,7 @@ read_some(struct moe_ceiling *c, moe_read_fn fn, uint64_t bytes)
     j.chunk = chunk;
     j.sink = sink;
     start = moe_now();
-    moe_pool_run(c->pool, n, read_chunk, &j);
+    moe_pool_run(pool, n, read_chunk, &j);
     __asm__ volatile("" : : "r"(sink) : "memory");
     return (double) bytes / (moe_now() - start);
 }
@@ -194,15 +195,16 @@ read_some(struct moe_ceiling *c, moe_read_fn fn, uint64_t bytes)
 static double
 read_pass(struct moe_ceiling *c, moe_read_fn fn)
 {
-    return read_some(c, fn, c->bytes);
+    return read_some(c, c->pool, fn, c->bytes);
 }
 
 double
-moe_ceiling_evict(struct moe_ceiling *c)
+moe_ceiling_evict(struct moe_ceiling *c, struct moe_pool *pool)
 {
     uint64_t bytes = c->bytes / 4 / CHUNK * CHUNK;
 
-    return read_some(c, c->best_read, bytes > 64 * MIB ? bytes : c->bytes);
+    return read_some(c, pool, c->best_read,
+                     bytes > 64 * MIB ? bytes : c->bytes);
 }
 
 void
@@ -215,8 +217,8 @@ moe_ceiling_sizes(struct moe_ceiling *c, double out[5])
     for (k = 0; k < 9; k++)
         for (i = 0, bytes = MIB; i < 5 && bytes <= c->bytes;
              i++, bytes *= 4) {
-            (void) read_some(c, c->best_read, bytes); /* into the caches */
-            rate = read_some(c, c->best_read, bytes);
+            (void) read_some(c, c->pool, c->best_read, bytes); /* into the caches */
+            rate = read_some(c, c->pool, c->best_read, bytes);
             if (rate > best[i])
                 best[i] = rate;
         }

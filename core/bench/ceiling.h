@@ -32,8 +32,9 @@ void moe_ceiling_measure(struct moe_ceiling *c, uint32_t passes,
 void moe_ceiling_now(struct moe_ceiling *c, double *read, double *arith);
 
 /* Reads as much as the last-level cache is said to hold, so that it has
- * nothing else; bytes a second. */
-double moe_ceiling_evict(struct moe_ceiling *c);
+ * nothing else; bytes a second.  pool: of who computes next, because threads
+ * that had slept would begin late. */
+double moe_ceiling_evict(struct moe_ceiling *c, struct moe_pool *pool);
 /* Seconds a byte of reading 1, 4, 16, 64 and 256 MiB again and again; what
  * the buffer is too small for is as the largest before. */
 void moe_ceiling_sizes(struct moe_ceiling *c, double out[5]);

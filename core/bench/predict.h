@@ -21,9 +21,6 @@ void moe_prediction_close(struct moe_prediction *p); /* NULL is fine */
 /* moe_rates_pace; NULL: slow is 1. */
 moe_status moe_prediction_pace(struct moe_prediction *p, double slow[2],
                                struct moe_error *err);
-/* moe_rates_pace; NULL: slow is 1. */
-moe_status moe_prediction_pace(struct moe_prediction *p, double slow[2],
-                               struct moe_error *err);
 /* Tokens a second of a test; warm: steps that a generation does before the
  * clock starts; slow: the pace while the test ran.  0: not known. */
 double moe_prediction_tps(struct moe_prediction       *p,

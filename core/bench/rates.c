@@ -26,16 +26,19 @@
 #define AT_LAST    (CONTEXT - 2)
 #define ROUNDS     7u   /* or as many as begin within MOST_S seconds, */
 #define MOST_S     3.0  /* because slow machines are many times slower */
+#define PACES      5u   /* likewise, */
+#define PACE_S     0.2  /* behind a first one */
 #define NEAR_STEPS 8u /* in a row, the first of which find cold caches */
 
-static const uint32_t rows_of[MOE_PLAN_ROWS] = {1, 2, 4, 8, 16, 32, BLOCK};
+const uint32_t moe_rates_rows[MOE_PLAN_ROWS] = {1,  2,  3,  4,  5,  6,  7, 8,
+                                                10, 12, 16, 24, 32, 64, BLOCK};
 
 struct size {
     uint32_t hidden, heads, kv_heads, experts, width, vocab;
 };
 static const struct size sizes[2] = {
     {256, 4, 2, 4, 192, 4096},
-    {1024, 8, 4, 8, 1024, 16384},
+    {2048, 8, 4, 4, 1024, 8192},
 };
 #define HEAD_DIM 128u
 #define LAYERS   2u
@@ -134,6 +137,18 @@ moe_prober_close(struct moe_prober *p)
     free(p);
 }
 
+/* Rows that no logits come of leave the last layer early, unless somebody
+ * might want to see them. */
+static void *
+want_none(void *ctx, uint32_t layer, enum moe_tap_what what, uint32_t rows)
+{
+    (void) ctx;
+    (void) layer;
+    (void) what;
+    (void) rows;
+    return NULL;
+}
+
 static moe_status
 pick(void *ctx, uint32_t i, const float *logits, struct moe_error *err)
 {
@@ -149,6 +164,7 @@ pick(void *ctx, uint32_t i, const float *logits, struct moe_error *err)
 static moe_status
 step(struct moe_prober *p, uint32_t rows, uint32_t at, struct moe_error *err)
 {
+    static const struct moe_runner_tap tap = {want_none, NULL};
     const struct moe_runner_plan *plan = &p->e->plan;
     int              one = rows > LANES;
     uint32_t         n = one ? 1 : rows, m = plan->max_pages, i;
@@ -187,9 +203,11 @@ step(struct moe_prober *p, uint32_t rows, uint32_t at, struct moe_error *err)
     memset(&p->probe, 0, sizeof(p->probe));
     p->probe.timed = 1;
     moe_runner_probe(p->e->runner, &p->probe);
+    moe_runner_tap(p->e->runner, &tap);
     start = moe_now();
     st = moe_runner_step(p->e->runner, &b, err);
     p->whole = moe_now() - start;
+    moe_runner_tap(p->e->runner, NULL);
     moe_runner_probe(p->e->runner, NULL);
     free(v);
     return st;
@@ -220,7 +238,7 @@ take(struct moe_prober *p, const struct point *x, double *read,
     moe_status st = MOE_OK;
 
     if (x->far)
-        *read = moe_ceiling_evict(p->ceiling);
+        *read = moe_ceiling_evict(p->ceiling, p->e->pool);
     for (j = 0; j < steps && st == MOE_OK; j++)
         st = step(p, x->rows, x->at, err);
     return st;
@@ -332,32 +350,50 @@ line(double calls, double t0, double u0, double t1, double u1, double *call,
     }
 }
 
-/* What one of the two sizes tells of weights.  The large product is the head:
- * with more rows than it takes at once the size matters little, and those of
- * the attention stand in. */
+/* What a weight of a product of so many takes, by calls of two smaller sizes
+ * of which a weight takes t[0] and t[1]. */
+static double
+in_larger(const double size[2], const double t[2], double larger)
+{
+    double w = (t[1] * size[1] - t[0] * size[0]) / (size[1] - size[0]);
+
+    if (w <= 0 || w > t[1])
+        return t[1];
+    return w + (t[1] - w) * size[1] / larger;
+}
+
+/* What one of the two sizes tells of weights, the small one first.  The large
+ * product is the head; with more rows than it takes at once the products of
+ * the attention tell what it would take. */
 static void
 set_weights(struct point *points, const struct size *z, int large,
             uint32_t kind, struct moe_plan_rates *r)
 {
-    double   w[2], head = (double) z->hidden * z->vocab;
+    double   w[2], size[2], t[2], head = (double) z->hidden * z->vocab;
     uint32_t i, far;
 
     weights_of(z, w);
     /* a call; two in a layer make w[0] */
-    r->size[large][0] = large ? head : w[0] / 2;
+    size[0] = r->size[0][0];
+    size[1] = w[0] / 2;
+    r->size[large][0] = large ? head : size[1];
     r->size[large][1] = w[1];
     for (far = (uint32_t) large; far < 2; far++)
         for (i = 0; i < MOE_PLAN_ROWS; i++) {
-            struct point *x = find(points, rows_of[i], AT_FIRST,
-                                   far && !(large && rows_of[i] >= LANES));
+            uint32_t      rows = moe_rates_rows[i];
+            struct point *x = find(points, rows, AT_FIRST,
+                                   far && !(large && rows >= LANES));
             uint32_t      where = large ? MOE_PLAN_FAR_LARGE
                                   : far ? MOE_PLAN_FAR_SMALL
                                         : MOE_PLAN_NEAR_SMALL;
 
-            r->weight[where][0][kind][i]
-                = large && rows_of[i] <= r->head_rows
-                      ? x->s[MOE_AT_HEAD] / head
-                      : (x->s[MOE_AT_QKV] + x->s[MOE_AT_OUT]) / LAYERS / w[0];
+            t[0] = r->weight[MOE_PLAN_NEAR_SMALL][0][kind][i];
+            t[1] = (x->s[MOE_AT_QKV] + x->s[MOE_AT_OUT]) / LAYERS / w[0];
+            if (large && rows <= r->head_rows)
+                t[1] = x->s[MOE_AT_HEAD] / head;
+            else if (large)
+                t[1] = in_larger(size, t, head);
+            r->weight[where][0][kind][i] = t[1];
             r->weight[where][1][kind][i]
                 = x->s[MOE_AT_EXPERTS] / LAYERS / w[1];
         }
@@ -407,11 +443,11 @@ list_points(int large, struct point *out)
     uint32_t i, n = 0;
 
     for (i = 0; i < MOE_PLAN_ROWS; i++) {
-        if (!large || rows_of[i] < LANES)
-            out[n++] = (struct point){.rows = rows_of[i], .at = AT_FIRST,
+        if (!large || moe_rates_rows[i] < LANES)
+            out[n++] = (struct point){.rows = moe_rates_rows[i], .at = AT_FIRST,
                                       .far = 1};
-        if (!large || rows_of[i] >= LANES)
-            out[n++] = (struct point){.rows = rows_of[i], .at = AT_FIRST,
+        if (!large || moe_rates_rows[i] >= LANES)
+            out[n++] = (struct point){.rows = moe_rates_rows[i], .at = AT_FIRST,
                                       .once = large != 0};
     }
     if (large) {
@@ -433,7 +469,7 @@ moe_rates_measure(const moe_options *o, struct moe_ceiling *c,
                                   calloc(1, sizeof(**p))};
     struct point         *points[2] = {calloc(POINTS_MAX, sizeof(**points)),
                                        calloc(POINTS_MAX, sizeof(**points))};
-    uint32_t              kind, large, n;
+    uint32_t              kind = 0, large, n;
     moe_status            st = MOE_OK;
 
     if (p[0] == NULL || p[1] == NULL || points[0] == NULL
@@ -484,13 +520,19 @@ moe_rates_pace(struct moe_prober *p, double slow[2], struct moe_error *err)
         {.rows = 1, .at = AT_FIRST, .far = 1},
         {.rows = LANES, .at = AT_FIRST, .once = 1},
     };
-    double     read;
-    uint32_t   i;
+    double     s[2][PACES + 1], read, start = moe_now();
+    uint32_t   i, n;
     moe_status st = MOE_OK;
 
-    for (i = 0; i < 2 && st == MOE_OK; i++) {
-        st = take(p, &cases[i], &read, err);
-        slow[i] = p->whole / p->then[i];
-    }
-    return st;
+    for (n = 0; n <= PACES && (n < 2 || moe_now() - start < PACE_S); n++)
+        for (i = 0; i < 2; i++) {
+            st = take(p, &cases[i], &read, err);
+            if (st != MOE_OK)
+                return st;
+            s[i][n] = p->whole;
+        }
+    /* the first round has to wake its threads, and they have to spread */
+    for (i = 0; i < 2; i++)
+        slow[i] = moe_median(s[i] + 1, n - 1) / p->then[i];
+    return MOE_OK;
 }

@@ -13,6 +13,9 @@
 /* The kind of a format of so many bits an element: 0 to MOE_PLAN_KINDS - 1. */
 uint32_t moe_rates_kind(double bits);
 
+/* The counts of rows that weights are measured with, rising from 1. */
+extern const uint32_t moe_rates_rows[MOE_PLAN_ROWS];
+
 struct moe_prober; /* a decoder of random weights, to time steps of */
 
 /*
@@ -27,8 +30,8 @@ moe_status moe_rates_measure(const moe_options *o, struct moe_ceiling *c,
                              struct moe_prober **kept, struct moe_error *err);
 void       moe_prober_close(struct moe_prober *p); /* NULL is fine */
 
-/* How much longer than then two steps take now, about a tenth of a second:
- * [0] one that waits for the memory, [1] one that computes. */
+/* How much longer than then two steps take now, medians over two tenths of a
+ * second: [0] one that waits for the memory, [1] one that computes. */
 moe_status moe_rates_pace(struct moe_prober *p, double slow[2],
                           struct moe_error *err);
 

@@ -19,8 +19,6 @@
 /* Rows beyond which an expert's share of a step is taken as even. */
 #define EVEN_ROWS 2048
 
-static const double rows_of[MOE_PLAN_ROWS] = { 1, 2, 4, 8, 16, 32, 128 };
-
 static double
 clamp(double v)
 {
@@ -35,13 +33,13 @@ at_rows(const double t[MOE_PLAN_ROWS], double rows)
 
     if (rows <= 1)
         return t[0];
-    if (rows >= rows_of[MOE_PLAN_ROWS - 1])
-        return t[MOE_PLAN_ROWS - 1] * rows / rows_of[MOE_PLAN_ROWS - 1];
-    while (rows > rows_of[i])
+    if (rows >= moe_rates_rows[MOE_PLAN_ROWS - 1])
+        return t[MOE_PLAN_ROWS - 1] * rows / moe_rates_rows[MOE_PLAN_ROWS - 1];
+    while (rows > moe_rates_rows[i])
         i++;
     return t[i - 1]
-           + (t[i] - t[i - 1]) * (rows - rows_of[i - 1])
-                 / (rows_of[i] - rows_of[i - 1]);
+           + (t[i] - t[i - 1]) * (rows - moe_rates_rows[i - 1])
+                 / (moe_rates_rows[i] - moe_rates_rows[i - 1]);
 }
 
 /* How far from the caches something is that is wanted again after so many
@@ -135,28 +133,126 @@ elements(const struct moe_sketch *m, const struct moe_formats *f,
     return n;
 }
 
-/* Seconds for all weights of the routed experts: an expert meets r rows with
+/* A step's model and its machine, and what follows of them. */
+struct sum {
+    const struct moe_sketch      *m;
+    const struct moe_formats     *f;
+    const struct moe_plan_device *d;
+    double n[MOE_PLAN_CLASSES]; /* weights that are multiplied */
+    double far;                 /* of what each step uses */
+    double far_experts;
+};
+
+/* Seconds of the routed experts of so many layers: an expert meets r rows with
  * the chance of r hits in `rows` draws of k out of E. */
 static double
-expert_time(const struct moe_sketch *m, const struct moe_plan_device *d,
-            double bits, double total, double far, double rows)
+expert_time(const struct sum *u, double layers, double rows)
 {
+    const struct moe_sketch *m = u->m;
+    double bits = u->f->of[MOE_PLAN_EXPERTS]->bits;
     double p = (double) m->top_k / m->n_experts;
-    double size = total / m->n_moe / m->n_experts
+    double layer = u->n[MOE_PLAN_EXPERTS] / m->n_moe;
+    double size = layer / m->n_experts
                   * moe_plan_distinct(m->n_experts, m->top_k, rows);
     double t = 0, chance;
     double r, most = floor(rows + 0.5);
 
     if (rows > EVEN_ROWS || p >= 1)
-        return total * weight_time(d, 1, bits, size, far, rows * p);
+        return layers * layer
+               * weight_time(u->d, 1, bits, size, u->far_experts, rows * p);
     /* chances by their logarithm: they are tiny far from the mean */
     for (r = 1; r <= most; r++) {
         chance = exp(lgamma(most + 1) - lgamma(r + 1) - lgamma(most - r + 1)
                      + r * log(p) + (most - r) * log1p(-p));
         if (chance > 1e-9)
-            t += chance * weight_time(d, 1, bits, size, far, r);
+            t += chance
+                 * weight_time(u->d, 1, bits, size, u->far_experts, r);
     }
-    return total * t;
+    return layers * layer * t;
+}
+
+/* Seconds of a product, or a feed-forward, that a class has in `of` layers:
+ * in `layers` of them, in so many calls each. */
+static double
+class_time(const struct sum *u, uint32_t what, uint32_t cls, double of,
+           double layers, double calls, double rows)
+{
+    double one;
+
+    if (!(u->n[cls] > 0) || !(layers > 0))
+        return 0;
+    one = u->n[cls] / of;
+    return layers * one
+           * weight_time(u->d, what, u->f->of[cls]->bits, one / calls, u->far,
+                         rows);
+}
+
+static double
+small_time(const struct sum *u, uint32_t op, double calls, double units)
+{
+    const struct moe_plan_rates *r = &u->d->rates;
+
+    return (calls * r->call[op] + calls * units * r->unit[op])
+           * slowness(r, 1);
+}
+
+/* Seconds of what follows the attention in layers with experts and in layers
+ * without. */
+static double
+feed_time(const struct sum *u, double moe, double dense, double rows)
+{
+    const struct moe_sketch *m = u->m;
+    double t = small_time(u, MOE_PLAN_NORM, moe + dense, rows * m->hidden)
+               + class_time(u, 1, MOE_PLAN_DENSE, m->n_layers - m->n_moe,
+                            dense, 1, rows);
+
+    if (moe <= 0)
+        return t;
+    return t + class_time(u, 0, MOE_PLAN_ROUTER, m->n_moe, moe, 1, rows)
+           + class_time(u, 1, MOE_PLAN_SHARED, m->n_moe, moe, 1, rows)
+           + expert_time(u, moe, rows)
+           + small_time(u, MOE_PLAN_ROUTE, moe,
+                        rows * m->top_k * m->n_experts)
+           + small_time(u, MOE_PLAN_COMBINE, moe, rows * m->top_k * m->hidden);
+}
+
+/* Seconds of the head for so many rows, as many at a time as the engine
+ * takes. */
+static double
+head_time(const struct sum *u, double rows)
+{
+    const struct moe_sketch *m = u->m;
+    uint32_t cls = m->tied ? MOE_PLAN_EMBED : MOE_PLAN_OUTPUT;
+    double   most = u->d->rates.head_rows, t, some;
+
+    t = small_time(u, MOE_PLAN_NORM, 1, rows * m->hidden);
+    for (; rows > 0; rows -= some) {
+        some = most > 0 && most < rows ? most : rows;
+        t += class_time(u, 0, cls, 1, 1, 1, some);
+    }
+    return t;
+}
+
+/* How far away the weights of a step are. */
+static void
+find_far(struct sum *u, double rows)
+{
+    const struct moe_sketch *m = u->m;
+    double   bytes, every = 0, all = 0, share = 0;
+    uint32_t c;
+
+    if (m->n_experts != 0)
+        share = moe_plan_distinct(m->n_experts, m->top_k, rows)
+                / m->n_experts;
+    for (c = 0; c < MOE_PLAN_CLASSES; c++) {
+        u->n[c] = elements(m, u->f, c, &bytes);
+        if (c == MOE_PLAN_EMBED && !m->tied)
+            continue;
+        all += bytes;
+        every += c == MOE_PLAN_EXPERTS ? bytes * share : bytes;
+    }
+    u->far = farness(u->d, every);
+    u->far_experts = farness(u->d, all);
 }
 
 double
@@ -164,77 +260,27 @@ moe_host_time(const struct moe_sketch *m, const struct moe_formats *f,
               const struct moe_plan_device *d, const struct moe_host_step *s)
 {
     const struct moe_plan_rates *r = &d->rates;
-    double n[MOE_PLAN_CLASSES], bytes[MOE_PLAN_CLASSES], units, calls;
-    double every = 0, all, far, t = 0, rest = r->step, head, left;
-    double layers = m->n_layers;
-    double share = 0;
-    uint32_t c, i;
+    struct sum u = { .m = m, .f = f, .d = d };
+    double layers = m->n_layers, rows = s->rows, moe = m->n_moe, t;
+    /* a part of the steps alike has logits, of one row then */
+    double share = s->logits < 1 ? s->logits : 1;
+    double logits = s->logits < 1 ? 1 : s->logits;
+    int    last_moe = m->layers[m->n_layers - 1].ffn == MOE_FFN_MOE;
+    uint32_t of_one = s->alone ? 0 : 1;
 
-    for (c = 0; c < MOE_PLAN_CLASSES; c++)
-        n[c] = elements(m, f, c, &bytes[c]);
-    if (m->n_experts != 0)
-        share = moe_plan_distinct(m->n_experts, m->top_k, s->rows)
-                / m->n_experts;
-    for (c = 0, all = 0; c < MOE_PLAN_CLASSES; c++) {
-        if (c == MOE_PLAN_EMBED && !m->tied)
-            continue;
-        all += bytes[c];
-        every += c == MOE_PLAN_EXPERTS ? bytes[c] * share : bytes[c];
-    }
-    far = farness(d, every);
-    if (n[MOE_PLAN_ATTENTION] > 0)
-        t += n[MOE_PLAN_ATTENTION]
-             * weight_time(d, 0, f->of[MOE_PLAN_ATTENTION]->bits,
-                           n[MOE_PLAN_ATTENTION] / layers / 2, far, s->rows);
-    if (n[MOE_PLAN_ROUTER] > 0)
-        t += n[MOE_PLAN_ROUTER]
-             * weight_time(d, 0, f->of[MOE_PLAN_ROUTER]->bits,
-                           n[MOE_PLAN_ROUTER] / m->n_moe, far, s->rows);
-    for (c = MOE_PLAN_SHARED; c <= MOE_PLAN_DENSE; c++)
-        if (n[c] > 0) {
-            calls = c == MOE_PLAN_SHARED ? m->n_moe : layers - m->n_moe;
-            t += n[c]
-                 * weight_time(d, 1, f->of[c]->bits,
-                               n[c] / (calls > 0 ? calls : 1), far, s->rows);
-        }
-    if (m->n_experts != 0)
-        t += expert_time(m, d, f->of[MOE_PLAN_EXPERTS]->bits,
-                         n[MOE_PLAN_EXPERTS], farness(d, all), s->rows);
-    /* the head, as many rows at a time as the engine takes */
-    c = m->tied ? MOE_PLAN_EMBED : MOE_PLAN_OUTPUT;
-    for (left = s->logits; left > 0; left -= head) {
-        head = r->head_rows > 0 && r->head_rows < left ? r->head_rows : left;
-        t += n[c] * weight_time(d, 0, f->of[c]->bits, n[c], far, head);
-    }
-    for (i = 0; i < MOE_PLAN_SMALL_OPS; i++) {
-        calls = i == MOE_PLAN_EMBEDDING || i == MOE_PLAN_PICK ? 1 : layers;
-        units = layers * s->rows;
-        switch (i) {
-        case MOE_PLAN_EMBEDDING:
-            units = s->rows * m->hidden;
-            break;
-        case MOE_PLAN_NORM:
-            calls *= 2;
-            units *= 2.0 * m->hidden;
-            break;
-        case MOE_PLAN_ROPE:
-            units *= (double) m->heads * m->head_dim
-                     + (double) m->kv_heads * (m->head_dim + m->v_dim);
-            break;
-        case MOE_PLAN_ROUTE:
-        case MOE_PLAN_COMBINE:
-            calls = m->n_moe;
-            units = calls * s->rows
-                    * m->top_k
-                    * (i == MOE_PLAN_ROUTE ? m->n_experts : m->hidden);
-            break;
-        default:
-            units = s->logits * m->vocab;
-        }
-        rest += calls * r->call[i] + units * r->unit[i];
-    }
-    i = s->alone ? 0 : 1;
-    rest += s->rows * layers * m->heads * r->attend_row[i]
-            + s->scores * r->attend_op[i];
-    return t + rest * slowness(r, 1);
+    find_far(&u, rows);
+    t = class_time(&u, 0, MOE_PLAN_ATTENTION, layers, layers, 2, rows)
+        + small_time(&u, MOE_PLAN_NORM, layers, rows * m->hidden)
+        + small_time(&u, MOE_PLAN_ROPE, layers,
+                     rows * ((double) m->heads * m->head_dim
+                             + (double) m->kv_heads
+                                   * (m->head_dim + m->v_dim)))
+        + small_time(&u, MOE_PLAN_EMBEDDING, 1, rows * m->hidden);
+    t += (r->step + rows * layers * m->heads * r->attend_row[of_one]
+          + s->scores * r->attend_op[of_one]) * slowness(r, 1);
+    /* behind the last attention only those rows go on */
+    t += feed_time(&u, moe - last_moe, layers - moe - !last_moe, rows)
+         + share * feed_time(&u, last_moe, !last_moe, logits);
+    return t + share * (head_time(&u, logits)
+                        + small_time(&u, MOE_PLAN_PICK, 1, logits * m->vocab));
 }

@@ -169,11 +169,11 @@ MOE_API moe_status moe_plan_simulate(const struct moe_plan_draw *d,
 /*
  * What the operations of a backend take, measured one by one with weights
  * that are no model's: of the device "this" alone.  A weight's time depends
- * on the rows that meet it (1 2 4 8 16 32 128 of them), on how many weights a
- * call has and on whether the caches still have them.
+ * on the rows that meet it (1 to 8, 10, 12, 16, 24, 32, 64 or 128 of them), on
+ * how many weights a call has and on whether the caches still have them.
  */
 #define MOE_PLAN_KINDS 4u /* f32, 16-bit floats, 8 bits, 4 bits */
-#define MOE_PLAN_ROWS  7u
+#define MOE_PLAN_ROWS  15u
 #define MOE_PLAN_NEAR_SMALL 0u /* small matrices, in the caches */
 #define MOE_PLAN_FAR_SMALL  1u
 #define MOE_PLAN_FAR_LARGE  2u

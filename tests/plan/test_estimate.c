@@ -171,6 +171,113 @@ test_measured(void)
     moe_plan_close(p);
 }
 
+/* A nanosecond a weight that meets one row, ten times that from so many rows
+ * on; nothing else takes time. */
+static void
+make_rates(struct moe_plan_device *d, uint32_t from)
+{
+    struct moe_plan_rates *x = &d->rates;
+    uint32_t               where, what, i;
+
+    memset(x, 0, sizeof(*x));
+    for (where = 0; where < 3; where++)
+        for (what = 0; what < 2; what++)
+            for (i = 0; i < MOE_PLAN_ROWS; i++)
+                x->weight[where][what][0][i] = i < from ? 1e-9 : 1e-8;
+    for (i = 0; i < 2; i++) {
+        x->size[0][i] = 1e5;
+        x->size[1][i] = 1e6;
+    }
+    x->kinds = 1;
+    x->step_rows = 256;
+    x->head_rows = 16;
+}
+
+/* Rows that no logits come of leave the last layer behind its attention. */
+static void
+test_last_layer(void)
+{
+    static const struct {
+        const char *model;
+        uint32_t    layers, experts, chosen; /* experts 0: a dense model */
+    } rows[] = { { "qwen3-30b-a3b", 48, 128, 8 },
+                 { "mixtral-8x7b", 32, 8, 2 },
+                 { "llama-3-70b", 80, 0, 0 } };
+    size_t i;
+
+    for (i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct moe_error       err = { .struct_size = sizeof(err) };
+        struct moe_plan_device d = device_or_die("cpu-2x-epyc-9654");
+        struct moe_plan_model  m = { .struct_size = sizeof(m) };
+        struct moe_plan_result r = { .struct_size = sizeof(r) };
+        struct moe_plan_setup  s = { .struct_size = sizeof(s), .device = &d,
+                                     .format = "f32", .devices = 1,
+                                     .batch = 1, .input = 1024 };
+        moe_planner           *p = open_or_die(rows[i].model);
+        double L = rows[i].layers, feed, last, step;
+
+        make_rates(&d, MOE_PLAN_ROWS);
+        /* beyond 128 rows twice the rows take twice the time */
+        (void) moe_plan_model(p, &m);
+        if (rows[i].experts != 0) {
+            /* all rows of a prompt meet nearly all experts */
+            double all = moe_plan_distinct(rows[i].experts, rows[i].chosen,
+                                           256) / rows[i].experts;
+
+            feed = 2 * (double) m.params[MOE_PLAN_ROUTER]
+                   + (double) m.params[MOE_PLAN_EXPERTS] * all;
+            last = (double) m.params[MOE_PLAN_ROUTER]
+                   + (double) m.params[MOE_PLAN_EXPERTS] * rows[i].chosen
+                         / rows[i].experts;
+        } else {
+            feed = 2 * (double) m.params[MOE_PLAN_DENSE];
+            last = (double) m.params[MOE_PLAN_DENSE];
+        }
+        step = 2 * (double) m.params[MOE_PLAN_ATTENTION] + feed * (L - 1) / L;
+        last = last / L + (double) m.params[MOE_PLAN_OUTPUT];
+        ok(moe_plan_run(p, &s, &r, &err) == MOE_OK
+               && near(r.ttft, (4 * step + last) * 1e-9, 0.001),
+           "%s: four steps of 256 rows, one row's logits: %.3f s, %.3f wanted",
+           rows[i].model, r.ttft, (4 * step + last) * 1e-9);
+        moe_plan_close(p);
+    }
+}
+
+/* What weights take was measured with some counts of rows. */
+static void
+test_rows(void)
+{
+    static const struct {
+        double   batch;
+        uint32_t from; /* that many counts are fast */
+        double   times;
+    } rows[] = { { 3, 3, 1 }, { 3, 2, 10 }, { 5, 5, 1 }, { 5, 4, 10 },
+                 { 7, 6, 10 }, { 12, 9, 10 }, { 12, 10, 1 }, { 9, 8, 5.5 } };
+    size_t i;
+
+    for (i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct moe_error       err = { .struct_size = sizeof(err) };
+        struct moe_plan_device d = device_or_die("cpu-2x-epyc-9654");
+        struct moe_plan_model  m = { .struct_size = sizeof(m) };
+        struct moe_plan_result r = { .struct_size = sizeof(r) };
+        struct moe_plan_setup  s = { .struct_size = sizeof(s), .device = &d,
+                                     .format = "f32", .devices = 1,
+                                     .context = 100, .batch = rows[i].batch };
+        moe_planner           *p = open_or_die("llama-3-70b");
+        double                 want;
+
+        make_rates(&d, rows[i].from);
+        (void) moe_plan_model(p, &m);
+        want = (double) (m.params[MOE_PLAN_ATTENTION]
+                         + m.params[MOE_PLAN_DENSE]
+                         + m.params[MOE_PLAN_OUTPUT]) * 1e-9 * rows[i].times;
+        ok(moe_plan_run(p, &s, &r, &err) == MOE_OK && near(r.step, want, 0.001),
+           "%g rows, %u counts at the pace of one: %.2f s, %.2f wanted",
+           rows[i].batch, rows[i].from, r.step, want);
+        moe_plan_close(p);
+    }
+}
+
 static void
 test_prefill(void)
 {
@@ -593,6 +700,8 @@ main(void)
     setenv("MOE_TEST_FACTS", tap_src("conf"), 0);
     test_roofline();
     test_measured();
+    test_last_layer();
+    test_rows();
     test_prefill();
     test_memory();
     test_replicas();
