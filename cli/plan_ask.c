@@ -109,7 +109,7 @@ formats(const struct cli *c, struct question *q)
 {
     const char *text = cli_value(c, "--formats");
     const char *between;
-    char       *p;
+    char       *p, *end;
 
     if (text == NULL)
         return EXIT_OK;
@@ -119,18 +119,22 @@ formats(const struct cli *c, struct question *q)
     }
     between = strchr(text, '=') != NULL ? ";" : ",;";
     strcpy(q->format_text, text);
-    for (p = strtok(q->format_text, between); p != NULL;
-         p = strtok(NULL, between)) {
+    for (p = q->format_text; p != NULL; p = end) {
+        end = p + strcspn(p, between);
+        if (end == p) {
+            say("--formats: a format is wanted before and behind each of '%s' "
+                "(%s)", between, moe_plan_formats());
+            return EXIT_USAGE;
+        }
         if (q->n_formats == LIST_MAX) {
             say("--formats: at most %u of them", LIST_MAX);
             return EXIT_USAGE;
         }
         q->formats[q->n_formats++] = p;
-    }
-    if (q->n_formats == 0) {
-        say("--formats: at least one format is wanted (%s)",
-            moe_plan_formats());
-        return EXIT_USAGE;
+        if (*end == '\0')
+            end = NULL;
+        else
+            *end++ = '\0';
     }
     return EXIT_OK;
 }

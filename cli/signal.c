@@ -4,7 +4,7 @@
  *
  * The first signal lets the work end by itself, so that what there is gets
  * printed and files are cleaned up; the second one ends the program at once.
- * SIGPIPE is ignored: a write says EPIPE.
+ * SIGPIPE and SIGXFSZ are ignored: a write says EPIPE or EFBIG.
  */
 #include "cli.h"
 
@@ -50,6 +50,7 @@ signals_start(void)
 
     sigemptyset(&action.sa_mask);
     sigaction(SIGPIPE, &action, NULL);
+    sigaction(SIGXFSZ, &action, NULL);
     install(SA_RESTART); /* no write is cut in the middle */
 }
 

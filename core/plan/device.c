@@ -221,7 +221,9 @@ moe_plan_device(const char *name, struct moe_plan_device *out,
     if (strcmp(name, "this-anew") == 0)
         return moe_device_this(1, out, err);
     if (len == 0 || len > 4000)
-        return moe_fail(err, MOE_E_INVAL, 0, "a device's name is wanted");
+        return moe_fail(err, MOE_E_INVAL, 0,
+                        "a device's name of %zu bytes: give one that moe-run "
+                        "plan --devices lists, or a file", len);
     if (base != NULL || (len > 4 && strcmp(name + len - 4, ".ini") == 0)) {
         base = base != NULL ? base + 1 : name;
         snprintf(own, sizeof(own), "%.*s", (int) (strcspn(base, ".") < 40

@@ -332,22 +332,25 @@ moe_shape_open(const char *what, struct moe_sketch *out, struct moe_error *err)
     char                path[4200], shown[MOE_SHOW_PATH_MAX + 4];
     struct json_object *top = NULL;
     struct moe_json     config = { NULL, shown, "" };
-    struct stat         st;
+    struct stat         st, link; /* a link may lead nowhere */
     size_t              len = strlen(what);
     moe_status          status;
+    int                 why;
 
     memset(out, 0, sizeof(*out));
     if (len == 0 || len > 4096)
         return moe_fail(err, MOE_E_INVAL, 0,
                         "a model's name of %zu bytes: give a preset's name, "
                         "a folder or a config.json", len);
-    if (stat(what, &st) == 0) {
+    why = stat(what, &st) == 0 ? 0 : errno;
+    if (why == 0) {
         snprintf(path, sizeof(path), "%s%s", what,
                  S_ISDIR(st.st_mode) ? "/config.json" : "");
     } else if (strchr(what, '/') != NULL || ends_with(what, ".gguf")
-               || ends_with(what, ".json")) {
-        return moe_fail(err, MOE_E_NOT_FOUND, errno, "%s: %s",
-                        moe_show_path(what, shown), strerror(errno));
+               || ends_with(what, ".json") || lstat(what, &link) == 0) {
+        return moe_fail(err, why == ENOENT || why == ENOTDIR
+                                 ? MOE_E_NOT_FOUND : MOE_E_IO, why, "%s: %s",
+                        moe_show_path(what, shown), strerror(why));
     } else {
         status = moe_facts_find("models", what, path, sizeof(path), err);
         if (status != MOE_OK)

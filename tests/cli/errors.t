@@ -88,8 +88,15 @@ ok $? 'no backend at all'
 moe -m "$model" -p x --set backend.cpu.nonsense=1
 refuses 2 'nonsense' 'a key that no plugin reads'
 moe quantize "$model" "$tmp/out-dir" --experts nonsense
-[ "$status" -ne 0 ] && grep -q 'nonsense' "$tmp/err"
-ok $? 'an unknown format'
+refuses 4 'nonsense' 'an unknown format'
+# a limit on the size of files, as a full disk
+(ulimit -f 8
+ moe quantize "$model" "$tmp/out-dir" --experts fp8-e4m3-channel
+ exit "$status")
+status=$?
+refuses 1 'File too large' 'a file that may not grow'
+[ -z "$(ls -d "$tmp"/out-dir* 2> /dev/null)" ]
+ok $? '... and nothing is left of it'
 moe quantize "$tmp/no-such-model" "$tmp/out-dir"
 [ "$status" -ne 0 ] && [ ! -e "$tmp/out-dir" ]
 ok $? 'quantizing nothing leaves nothing behind'

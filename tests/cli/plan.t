@@ -150,8 +150,17 @@ out_lacks 'the file is cut' 'a whole one says nothing of it'
 # What is refused, in one line, with the exit status of the manual.
 moe plan mixtrall-8x7b
 refuses 2 'did you mean mixtral-8x7b' 'a model'
+(cd "$tmp" && ln -s round round && "$run" plan round > out 2> err)
+status=$?
+refuses 1 'round: ' 'a link to itself'
 moe plan nowhere.gguf
 refuses 2 'No such file' 'a file that is not there'
+moe plan mixtral-8x7b --hardware "$(printf '%05000d' 0)"
+refuses 2 'name of 5000 bytes' 'a device with a name that is too long'
+moe plan mixtral-8x7b --hardware h100-sxm --sweep --formats int4,,fp8
+refuses 2 'before and behind each' 'a list with nothing between two commas'
+moe plan mixtral-8x7b --hardware h100-sxm --sweep --formats ''
+refuses 2 '--formats' 'a list of nothing'
 moe plan mixtral-8x7b --hardware h10
 refuses 2 'h100-sxm' 'a device'
 moe plan mixtral-8x7b --format int5

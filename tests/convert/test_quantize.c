@@ -480,7 +480,7 @@ refusals(void)
     refuse(in, none, MOE_E_INVAL, "nothing to do", "nothing asked for");
     refuse(in, dead, MOE_E_INVAL, "quant.experts = int4-g32 has no effect",
            "an option without effect");
-    refuse(in, odd, MOE_E_NOT_FOUND, "int5", "an unknown format");
+    refuse(in, odd, MOE_E_UNSUPPORTED, "int5", "an unknown format");
     refuse(in_dir(in, "nowhere"), dense, MOE_E_NOT_FOUND, "nowhere",
            "no source");
     refuse(in, little, MOE_E_OVER_BUDGET, "", "a budget of 1 KiB");
