@@ -38,7 +38,7 @@ struct size {
 };
 static const struct size sizes[2] = {
     {256, 4, 2, 4, 192, 4096},
-    {2048, 8, 4, 4, 1024, 8192},
+    {2048, 8, 4, 4, 1024, 16384},
 };
 #define HEAD_DIM 128u
 #define LAYERS   2u
@@ -317,7 +317,7 @@ units_of(const struct size *z, uint32_t op, uint32_t rows)
     case MOE_PLAN_ROPE:
         return LAYERS * r * (z->heads + 2.0 * z->kv_heads) * HEAD_DIM;
     case MOE_PLAN_ROUTE:
-        return LAYERS * r * z->experts * z->experts;
+        return LAYERS * r * 2.0 * z->experts; /* all are chosen */
     case MOE_PLAN_COMBINE:
         return LAYERS * r * z->experts * z->hidden;
     default:

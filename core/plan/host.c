@@ -18,6 +18,8 @@
 
 /* Rows beyond which an expert's share of a step is taken as even. */
 #define EVEN_ROWS 2048
+/* Rows with which a weight's arithmetic takes longer than its way. */
+#define MANY_ROWS 32.0
 
 static double
 clamp(double v)
@@ -66,19 +68,17 @@ slowness(const struct moe_plan_rates *r, uint32_t what)
     return r->slow[what] > 0 ? r->slow[what] : 1;
 }
 
-/* Seconds a weight; what: 0 a product, 1 a feed-forward, a call of which
- * multiplies so many weights. */
+/* Seconds a weight on the machine as it was measured; what: 0 a product, 1 a
+ * feed-forward, a call of which multiplies so many weights. */
 static double
-weight_time(const struct moe_plan_device *d, uint32_t what, double bits,
+weight_then(const struct moe_plan_rates *r, uint32_t what, uint32_t kind,
             double size, double far, double rows)
 {
-    const struct moe_plan_rates *r = &d->rates;
     const double *s = r->size[0], *l = r->size[1];
-    uint32_t kind = moe_rates_kind(bits);
     double near = at_rows(r->weight[MOE_PLAN_NEAR_SMALL][what][kind], rows);
     double small = at_rows(r->weight[MOE_PLAN_FAR_SMALL][what][kind], rows);
     double large = at_rows(r->weight[MOE_PLAN_FAR_LARGE][what][kind], rows);
-    double t, call, memory;
+    double t, call;
 
     /* from memory: through the calls' times, a call and a weight of it */
     t = (large * l[what] - small * s[what]) / (l[what] - s[what]);
@@ -86,10 +86,26 @@ weight_time(const struct moe_plan_device *d, uint32_t what, double bits,
         t = large;
     call = (large - t) * l[what];
     t += call / size;
-    t = near + far * (t - near);
-    memory = far * bits / 8 / r->bandwidth;
-    if (!(memory < t)) /* without a bandwidth too */
-        memory = t;
+    return near + far * (t - near);
+}
+
+/* The same now.  What a weight takes beyond its arithmetic is waiting for it,
+ * and that is no longer than reading it; with many rows nothing waits. */
+static double
+weight_time(const struct moe_plan_device *d, uint32_t what, double bits,
+            double size, double far, double rows)
+{
+    const struct moe_plan_rates *r = &d->rates;
+    uint32_t kind = moe_rates_kind(bits);
+    double   t = weight_then(r, what, kind, size, far, rows);
+    double   wait = t - weight_then(r, what, kind, size, far, MANY_ROWS)
+                            * rows / MANY_ROWS;
+    double   memory = far * bits / 8 / r->bandwidth;
+
+    if (!(memory < wait)) /* without a bandwidth too */
+        memory = wait;
+    if (memory < 0)
+        memory = 0;
     return memory * slowness(r, 0) + (t - memory) * slowness(r, 1);
 }
 
@@ -212,7 +228,7 @@ feed_time(const struct sum *u, double moe, double dense, double rows)
            + class_time(u, 1, MOE_PLAN_SHARED, m->n_moe, moe, 1, rows)
            + expert_time(u, moe, rows)
            + small_time(u, MOE_PLAN_ROUTE, moe,
-                        rows * m->top_k * m->n_experts)
+                        rows * (m->top_k + m->n_experts))
            + small_time(u, MOE_PLAN_COMBINE, moe, rows * m->top_k * m->hidden);
 }
 

@@ -180,7 +180,7 @@ MOE_API moe_status moe_plan_simulate(const struct moe_plan_draw *d,
 #define MOE_PLAN_EMBEDDING  0u /* units: rows * hidden                        */
 #define MOE_PLAN_NORM       1u /* rows * hidden                               */
 #define MOE_PLAN_ROPE       2u /* rows * width of q, k and v                  */
-#define MOE_PLAN_ROUTE      3u /* rows * experts * chosen                     */
+#define MOE_PLAN_ROUTE      3u /* rows * (experts + chosen)                   */
 #define MOE_PLAN_COMBINE    4u /* rows * chosen * hidden                      */
 #define MOE_PLAN_PICK       5u /* rows * vocabulary; the choice of a token    */
 #define MOE_PLAN_SMALL_OPS  6u

@@ -93,6 +93,9 @@ static void
 test_measured(void)
 {
     static const double    batches[] = { 1, 8, 64 };
+    static const double    counts[MOE_PLAN_ROWS] = { 1, 2, 3, 4, 5, 6, 7, 8,
+                                                     10, 12, 16, 24, 32, 64,
+                                                     128 };
     struct moe_error       err = { .struct_size = sizeof(err) };
     struct moe_plan_device d = device_or_die("cpu-2x-epyc-9654");
     struct moe_plan_model  m = { .struct_size = sizeof(m) };
@@ -102,7 +105,7 @@ test_measured(void)
                                  .context = 100 };
     struct moe_plan_rates *x = &d.rates;
     moe_planner           *p = open_or_die("qwen3-30b-a3b");
-    double                 want, head, calls;
+    double                 want, once, head, calls;
     size_t                 i, j;
 
     /* a nanosecond a weight, whatever the rows; nothing else takes time */
@@ -135,9 +138,24 @@ test_measured(void)
            && near(r.step, 2 * want * 1e-9, 1e-4),
        "... arithmetic at half its pace, twice the time");
     x->bandwidth = 8e9; /* four bytes in half the time, and they come slower */
+    ok(moe_plan_run(p, &s, &r, &err) == MOE_OK && r.step > 2.1 * want * 1e-9
+           && r.step < 2.5 * want * 1e-9,
+       "... reading at a third of its pace, where a few rows wait for it");
+    s.batch = 1;
+    once = (double) m.params[MOE_PLAN_ATTENTION]
+           + (double) m.params[MOE_PLAN_ROUTER]
+           + (double) m.params[MOE_PLAN_OUTPUT]
+           + (double) m.params[MOE_PLAN_EXPERTS] * 8 / 128;
     ok(moe_plan_run(p, &s, &r, &err) == MOE_OK
-           && near(r.step, 2.5 * want * 1e-9, 1e-4),
-       "... half of it reading, at a third of its pace");
+           && near(r.step, 2.5 * once * 1e-9, 1e-4),
+       "... one row, half of it reading");
+    for (i = 0; i < sizeof(x->weight) / sizeof(double); i++)
+        (&x->weight[0][0][0][0])[i]
+            = 1e-9 * counts[i % MOE_PLAN_ROWS];
+    ok(moe_plan_run(p, &s, &r, &err) == MOE_OK
+           && near(r.step, 2 * once * 1e-9, 1e-4),
+       "... arithmetic that takes a nanosecond a row waits for nothing");
+    s.batch = 64;
     memset(x->slow, 0, sizeof(x->slow));
     /* a call takes 0.1 ms whatever it has, a weight as long as before */
     for (i = 0; i < MOE_PLAN_ROWS; i++)
