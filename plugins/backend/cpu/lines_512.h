@@ -198,8 +198,7 @@ f_load_bf16(const uint8_t *p)
 V_FN fv
 f_load_e8m0(const uint8_t *p, unsigned half)
 {
-    (void) half;
-    const iv        b = i_bytes(p);
+    const iv        b = i_bytes(p + half * L_ROWS);
     const __mmask16 odd
         = (__mmask16) (_mm512_cmpeq_epi32_mask(b, _mm512_setzero_si512())
                        | _mm512_cmpeq_epi32_mask(b, _mm512_set1_epi32(255)));
