@@ -579,12 +579,10 @@ moe_bench_run(moe_bench *b, const struct moe_bench_test *t,
                * sizeof(*b->load.counts));
     b->load.visits = b->load.distinct = 0;
     b->load.even = 0;
+    st = moe_prediction_pace(b->prediction, slow, err);
     for (i = 0; i < b->repetitions && st == MOE_OK; i++) {
-        st = moe_prediction_pace(b->prediction, slow, err);
-        if (st != MOE_OK)
-            break;
-        b->slow[0][i] = slow[0];
-        b->slow[1][i] = slow[1];
+        b->slow[0][i] = slow[0] / 2;
+        b->slow[1][i] = slow[1] / 2;
         if (b->ceiling != NULL)
             moe_ceiling_now(b->ceiling, &b->read[i], &b->arith[i]);
         st = run_lap(b, t, t->n_gen, &random, &lap, err);
@@ -593,6 +591,10 @@ moe_bench_run(moe_bench *b, const struct moe_bench_test *t,
         b->tps[i] = (double) lap.tokens / lap.seconds;
         b->step_s[i] = lap.seconds / (double) lap.steps;
         b->n_tps++;
+        /* the mean of before and after, because it may change meanwhile */
+        st = moe_prediction_pace(b->prediction, slow, err);
+        b->slow[0][i] += slow[0] / 2;
+        b->slow[1][i] += slow[1] / 2;
     }
     b->steps = lap.steps;
     if (st == MOE_OK)
