@@ -6,7 +6,7 @@
  * trial; a token takes its k experts without replacement in proportion to it
  * (Plackett-Luce).  Or the batch is made of rows of a recorded trace.
  */
-#include <moe/plan.h>
+#include "plan/reuse.h"
 
 #include <errno.h>
 #include <math.h>
@@ -56,6 +56,7 @@ struct draw {
     struct random               r;
     uint32_t                   *order; /* (E) a permutation */
     uint32_t                   *load;  /* (E) */
+    uint16_t                   *picked;/* (k) of a token, or NULL */
     uint32_t                   *most;  /* (trials) */
     double                     *weight;/* (E) popularity; at first its log */
     double                     *part;  /* (E) of a place of the table */
@@ -127,6 +128,16 @@ fill_table(struct draw *w)
     qsort(w->most_popular, E, sizeof(*w->most_popular), by_popularity);
 }
 
+static void
+draw_popularity(struct draw *w)
+{
+    uint32_t e;
+
+    for (e = 0; e < w->d->n_experts; e++)
+        w->weight[e] = w->d->skew * normal(&w->r);
+    fill_table(w);
+}
+
 /* One of those that are not taken yet; nearly all of what they have lies with
  * the first of them. */
 static uint32_t
@@ -171,6 +182,8 @@ pick_skewed(struct draw *w)
         if (w->taken[e] != w->token) {
             w->taken[e] = w->token;
             w->load[e]++;
+            if (w->picked != NULL)
+                w->picked[have] = (uint16_t) e;
             have++;
         }
     }
@@ -178,6 +191,8 @@ pick_skewed(struct draw *w)
         e = pick_left(w);
         w->taken[e] = w->token;
         w->load[e]++;
+        if (w->picked != NULL)
+            w->picked[have] = (uint16_t) e;
     }
 }
 
@@ -252,10 +267,8 @@ run(struct draw *w, struct moe_plan_spread *out)
         uint32_t most = 0, rank_most = 0;
 
         memset(w->load, 0, d->n_experts * sizeof(*w->load));
-        for (e = 0; d->skew > 0 && e < d->n_experts; e++)
-            w->weight[e] = d->skew * normal(&w->r);
         if (d->skew > 0)
-            fill_table(w);
+            draw_popularity(w);
         for (b = 0; b < d->batch; b++) {
             if (d->trace != NULL)
                 pick_traced(w, layer);
@@ -287,6 +300,40 @@ run(struct draw *w, struct moe_plan_spread *out)
     out->p99 = w->most[(uint64_t) d->trials * 99 / 100];
 }
 
+static moe_status
+make(struct draw *w, struct moe_error *err)
+{
+    const struct moe_plan_draw *d = w->d;
+
+    w->order = calloc(d->n_experts, sizeof(*w->order));
+    w->load = calloc(d->n_experts, sizeof(*w->load));
+    w->weight = calloc(d->n_experts, sizeof(*w->weight));
+    w->part = calloc(d->n_experts, sizeof(*w->part));
+    w->other = calloc(d->n_experts, sizeof(*w->other));
+    w->most = calloc(d->trials, sizeof(*w->most));
+    w->taken = calloc(d->n_experts, sizeof(*w->taken));
+    w->most_popular = calloc(d->n_experts, sizeof(*w->most_popular));
+    if (w->order == NULL || w->load == NULL || w->weight == NULL
+        || w->part == NULL || w->other == NULL || w->most == NULL
+        || w->taken == NULL || w->most_popular == NULL)
+        return moe_fail(err, MOE_E_NOMEM, ENOMEM,
+                        "simulation: no memory for %u trials", d->trials);
+    return MOE_OK;
+}
+
+static void
+drop(struct draw *w)
+{
+    free(w->order);
+    free(w->load);
+    free(w->weight);
+    free(w->part);
+    free(w->other);
+    free(w->most);
+    free(w->taken);
+    free(w->most_popular);
+}
+
 MOE_API moe_status
 moe_plan_simulate(const struct moe_plan_draw *d, struct moe_plan_spread *out,
                   struct moe_error *err)
@@ -298,28 +345,31 @@ moe_plan_simulate(const struct moe_plan_draw *d, struct moe_plan_spread *out,
         return status;
     memset(out, 0, sizeof(*out));
     out->struct_size = sizeof(*out);
-    w.order = calloc(d->n_experts, sizeof(*w.order));
-    w.load = calloc(d->n_experts, sizeof(*w.load));
-    w.weight = calloc(d->n_experts, sizeof(*w.weight));
-    w.part = calloc(d->n_experts, sizeof(*w.part));
-    w.other = calloc(d->n_experts, sizeof(*w.other));
-    w.most = calloc(d->trials, sizeof(*w.most));
-    w.taken = calloc(d->n_experts, sizeof(*w.taken));
-    w.most_popular = calloc(d->n_experts, sizeof(*w.most_popular));
-    if (w.order == NULL || w.load == NULL || w.weight == NULL
-        || w.part == NULL || w.other == NULL || w.most == NULL
-        || w.taken == NULL || w.most_popular == NULL)
-        status = moe_fail(err, MOE_E_NOMEM, ENOMEM,
-                          "simulation: no memory for %u trials", d->trials);
-    else
+    status = make(&w, err);
+    if (status == MOE_OK)
         run(&w, out);
-    free(w.order);
-    free(w.load);
-    free(w.weight);
-    free(w.part);
-    free(w.other);
-    free(w.most);
-    free(w.taken);
-    free(w.most_popular);
+    drop(&w);
+    return status;
+}
+
+moe_status
+moe_draw_routes(const struct moe_plan_draw *d, uint32_t layers,
+                uint64_t tokens, uint16_t *out, struct moe_error *err)
+{
+    struct draw w = { .d = d, .r = { d->seed } };
+    moe_status  status = check(d, err);
+    uint32_t    l;
+    uint64_t    t;
+
+    if (status == MOE_OK)
+        status = make(&w, err);
+    for (l = 0; l < layers && status == MOE_OK; l++) {
+        draw_popularity(&w);
+        for (t = 0; t < tokens; t++) {
+            w.picked = out + (t * layers + l) * d->top_k;
+            pick_skewed(&w);
+        }
+    }
+    drop(&w);
     return status;
 }

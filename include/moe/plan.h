@@ -317,13 +317,17 @@ struct moe_plan_tiers {
     double   host, disk;     /* bytes of the others, all devices together     */
     double   wait;           /* seconds that a step waits for them            */
     double   step;           /* seconds of a step with that                   */
+    double   device_hits;    /* of a step's experts, those found there        */
+    double   recent_hits;    /* ... if those used last stay, as the engine has
+                                it; not drawn without skew or trace: equal    */
 };
-MOE_NO_TAIL(moe_plan_tiers, step);
+MOE_NO_TAIL(moe_plan_tiers, recent_hits);
 /*
- * r: of moe_plan_run with the same s.  A host whose memory is not known is
- * taken to have enough.  MOE_E_UNSUPPORTED: a dense model.
- * MOE_E_OVER_BUDGET: what is no expert has no room, or something is left for
- * a disk of unknown pace.
+ * r: of moe_plan_run with the same s.  With s->skew or s->trace the experts
+ * that are used most are on the device and those used least on the disk.  A
+ * host whose memory is not known is taken to have enough.  MOE_E_UNSUPPORTED:
+ * a dense model.  MOE_E_OVER_BUDGET: what is no expert has no room, or
+ * something is left for a disk of unknown pace.
  */
 MOE_API moe_status moe_plan_tiers(const moe_planner *p,
                                   const struct moe_plan_setup  *s,
@@ -366,7 +370,7 @@ struct moe_plan_engine {
     uint64_t experts;     /* the slots                                        */
     uint64_t kv;          /* whole pages                                      */
     uint64_t activations; /* and norms, biases, scratch of the operations     */
-    uint64_t staging;     /* the largest set of weights on its way from files  */
+    uint64_t staging;     /* the largest set of weights on its way from files */
     uint64_t process;     /* code, heap, tokenizer, thread stacks: measured,
                              the only figure that another run may not have    */
     uint64_t total, budget; /* of the host, or of the device that has memory

@@ -348,6 +348,13 @@ moe plan qwen3-30b-a3b --format int4 --hardware "$tmp/small.ini"
 status_is 3 'a model that is larger than the device'
 out_has 'in host memory:' 'has room with the host'
 out_lacks 'on disk' '... without a disk'
+out_lacks 'most popular' '... where experts are alike'
+moe plan qwen3-30b-a3b --format int4 --hardware "$tmp/small.ini" --skew 1.5
+status_is 3 'the same with popular experts'
+out_has 'with the most popular there it has' 'how many are found there'
+moe plan qwen3-30b-a3b --format int4 --hardware "$tmp/small.ini" --skew 1.5 \
+    --json
+out_has '"device_hits":0.' 'as JSON'
 moe plan gpt-oss-120b --hardware "$tmp/small.ini"
 out_has 'on disk' 'a larger one with a disk as well'
 moe plan gpt-oss-120b --hardware "$tmp/small.ini" --json

@@ -530,6 +530,17 @@ test_tiers(void)
            && near(t.step, r.step + t.wait, 1e-9),
        "%.0f %% of the experts there, %.1f GB in the host: %.1f ms more",
        100 * t.device_share, t.host / 1e9, t.wait * 1e3);
+    ok(near(t.device_hits, t.device_share, 1e-9), "all alike");
+    s.skew = 1.5; /* what is popular comes again */
+    ok(moe_plan_run(p, &s, &r, &err) == MOE_OK
+           && moe_plan_tiers(p, &s, &r, &t, &err) == MOE_OK
+           && t.device_hits > t.device_share + 0.03
+           && near(t.wait, (1 - t.device_hits) * r.distinct / 128 * r.experts
+                               / 16e9, 1e-6),
+       "skewed, %.0f %% of them serve %.0f %%: %.1f ms", 100 * t.device_share,
+       100 * t.device_hits, t.wait * 1e3);
+    s.skew = 0;
+    is_int(moe_plan_run(p, &s, &r, &err), MOE_OK, "and back");
     d.host_memory = 4e9;
     is_int(moe_plan_tiers(p, &s, &r, &t, &err), MOE_E_OVER_BUDGET,
            "a host of 4 GB");

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_load.c - how a batch spreads over experts: forms against draws. */
-#include <moe/plan.h>
+#include "plan/reuse.h"
 
 #include "tests/tap.h"
 
 #include <math.h>
+#include <stdlib.h>
+#include <string.h>
 
 static int
 near(double got, double want, double rel)
@@ -218,9 +220,168 @@ test_trace(void)
     is_int(moe_plan_simulate(&d, &s, &err), MOE_E_INVAL, "a skew below 0");
 }
 
+#define TOKENS 60u
+#define LAYERS 3u
+#define PICKS  2u
+#define MANY   16u /* experts */
+
+/* The part of all uses that so many experts have, chosen one by one. */
+static double
+plain_top(const uint8_t *ids, uint32_t batch, uint32_t from, uint32_t to)
+{
+    uint32_t uses[LAYERS * MANY] = { 0 }, steps = TOKENS / batch, step, l, b, i;
+    uint32_t n, e, best;
+    double   all = 0, top = 0;
+
+    for (step = 0; step < steps; step++)
+        for (l = 0; l < LAYERS; l++) {
+            int used[MANY] = { 0 };
+
+            for (b = 0; b < batch; b++)
+                for (i = 0; i < PICKS; i++)
+                    used[ids[((b * steps + step) * LAYERS + l) * PICKS + i]]
+                        = 1;
+            for (e = 0; e < MANY; e++) {
+                uses[l * MANY + e] += (uint32_t) used[e];
+                all += used[e];
+            }
+        }
+    for (n = 0; n < to; n++) {
+        for (best = e = 0; e < LAYERS * MANY; e++)
+            if (uses[e] > uses[best])
+                best = e;
+        top += n >= from ? uses[best] : 0;
+        uses[best] = 0;
+    }
+    return top / all;
+}
+
+/* Every slot looked at for each expert: the part found in so many slots when
+ * the tokens are read for the second time. */
+static double
+plain_reuse(const uint8_t *ids, uint32_t batch, uint32_t slots)
+{
+    uint32_t lies[LAYERS * MANY] = { 0 }; /* when it was used; 0: nowhere */
+    uint32_t clock = 0, have = 0, step, l, e, b, i, x, steps = TOKENS / batch;
+    double   reads = 0, hits = 0;
+
+    for (step = 0; step < 2 * steps; step++)
+        for (l = 0; l < LAYERS; l++) {
+            int      used[MANY] = { 0 }, held[LAYERS * MANY] = { 0 };
+            uint32_t missed[MANY], n = 0;
+
+            for (b = 0; b < batch; b++)
+                for (i = 0; i < PICKS; i++)
+                    used[ids[((b * steps + step % steps) * LAYERS + l) * PICKS
+                             + i]] = 1;
+            for (e = 0; e < MANY; e++) {
+                if (!used[e])
+                    continue;
+                reads += step >= steps;
+                if (lies[l * MANY + e] == 0) {
+                    missed[n++] = l * MANY + e;
+                    continue;
+                }
+                hits += step >= steps;
+                lies[l * MANY + e] = ++clock;
+                held[l * MANY + e] = 1;
+            }
+            for (i = 0; i < n; i++) {
+                for (x = 0; have == slots && x < 2; x++) {
+                    uint32_t old = LAYERS * MANY;
+
+                    for (e = 0; e < LAYERS * MANY; e++)
+                        if (lies[e] != 0 && !held[e]
+                            && (old == LAYERS * MANY || lies[e] < lies[old]))
+                            old = e;
+                    if (old < LAYERS * MANY) {
+                        lies[old] = 0;
+                        have--;
+                    } else {
+                        memset(held, 0, sizeof(held)); /* a second pass */
+                    }
+                }
+                lies[missed[i]] = ++clock;
+                held[missed[i]] = 1;
+                have++;
+            }
+        }
+    return hits / reads;
+}
+
+static void
+test_reuse(void)
+{
+    static const uint32_t slots[] = { 1, 3, 7, 12, 20, 35, 48 };
+    uint8_t               ids[TOKENS * LAYERS * PICKS], *copy;
+    struct moe_error      err = { .struct_size = sizeof(err) };
+    struct moe_reuse      r, s;
+    struct moe_plan_draw  d = { .struct_size = sizeof(d), .n_experts = MANY,
+                                .top_k = PICKS, .ranks = 1, .trials = 1,
+                                .seed = 1, .trace = ids, .trace_step = LAYERS,
+                                .trace_rows = TOKENS * LAYERS };
+    uint32_t              seed = 3, batch, i, x, y;
+    uint16_t             *routes;
+    size_t                n;
+
+    for (i = 0; i < TOKENS * LAYERS; i++) { /* the low ones more often */
+        seed = seed * 1664525u + 1013904223u;
+        x = (seed >> 16) % MANY * ((seed >> 24) % MANY) / MANY;
+        y = (seed >> 20) % (MANY - 1);
+        ids[2 * i] = (uint8_t) x;
+        ids[2 * i + 1] = (uint8_t) (y + (y >= x));
+    }
+    for (batch = 1; batch <= 4; batch *= 2)
+        for (i = 0; i < sizeof(slots) / sizeof(slots[0]); i++) {
+            double want = plain_reuse(ids, batch, slots[i]);
+            double top = plain_top(ids, batch, 0, slots[i]);
+
+            d.batch = batch;
+            ok(moe_reuse(&d, LAYERS, slots[i], 0, &r, &err) == MOE_OK
+                   && near(r.last, want, 1e-12) && near(r.near, top, 1e-12)
+                   && r.far == 0,
+               "batch %u, %u slots: %.4f of the last, %.4f of the most used; "
+               "plainly %.4f, %.4f", batch, slots[i], r.last, r.near, want,
+               top);
+        }
+    d.batch = 2;
+    ok(moe_reuse(&d, LAYERS, 7, 13, &r, &err) == MOE_OK
+           && near(r.near, plain_top(ids, 2, 0, 7), 1e-12)
+           && near(r.far, plain_top(ids, 2, 7, 20), 1e-12),
+       "two tiers: %.3f and %.3f", r.near, r.far);
+    ok(moe_reuse(&d, LAYERS, 0, 20, &s, &err) == MOE_OK && s.near == 0
+           && s.last == 0 && near(s.far, r.near + r.far, 1e-12),
+       "none in the first");
+    /* drawn routes are a trace that is not kept */
+    n = (1u << 20) / (4 * 4);
+    routes = calloc(n * 16, sizeof(*routes));
+    copy = calloc(n * 16, 1);
+    d = (struct moe_plan_draw){ .struct_size = sizeof(d), .n_experts = 64,
+                                .top_k = 4, .batch = 1, .ranks = 1,
+                                .trials = 1, .seed = 1, .skew = 1.5 };
+    is_int(moe_draw_routes(&d, 4, n, routes, &err), MOE_OK, "routes");
+    for (x = 0; x < n * 16; x++)
+        copy[x] = (uint8_t) routes[x];
+    is_int(moe_reuse(&d, 4, 64, 0, &r, &err), MOE_OK, "reused");
+    d.trace = copy;
+    d.trace_step = 4;
+    d.trace_rows = n * 4;
+    ok(moe_reuse(&d, 4, 64, 0, &s, &err) == MOE_OK && s.near == r.near
+           && s.last == r.last && r.last > 0.35 && r.near > r.last,
+       "a quarter of the popular: %.3f, %.3f of the last", r.near, r.last);
+    d.trace = NULL;
+    d.skew = 0.001;
+    ok(moe_reuse(&d, 4, 128, 0, &r, &err) == MOE_OK && near(r.last, 0.5, 0.06)
+           && near(r.near, 0.5, 0.06),
+       "half of them, all alike: %.3f, %.3f", r.near, r.last);
+    free(routes);
+    free(copy);
+}
+
 int
 main(void)
 {
+    test_reuse();
     test_forms();
     test_cells();
     test_few();
