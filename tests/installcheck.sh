@@ -84,6 +84,7 @@ text() {
 }
 
 for f in "$run" "$conform" "$plugins/cpu.so" "$plugins/int4.so" \
+    "$plugins/mxfp4.so" \
     "$plugins/testing/fake.so" "$plugins/testing/check.so"; do
     try "installed: ${f##*/}" test -f "$f"
 done

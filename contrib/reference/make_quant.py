@@ -23,10 +23,13 @@ import safetensors
 import safetensors.torch
 import torch
 from compressed_tensors.compressors import BaseCompressor, ModelCompressor
+from compressed_tensors.compressors.nvfp4.helpers import (
+    pack_fp4_to_uint8, unpack_fp4_from_uint8)
 from compressed_tensors.quantization import (QuantizationArgs,
                                              QuantizationConfig,
                                              QuantizationScheme,
                                              preset_name_to_scheme)
+from compressed_tensors.quantization.quant_args import FP4_E2M1_DATA
 from compressed_tensors.quantization.utils import calculate_qparams
 from transformers import AutoConfig, CompressedTensorsConfig
 
@@ -94,6 +97,20 @@ def small_floats():
         inside += bits([0.0, 1.0, top, 2.0 ** -20, 1e-30]) + [1]
         out[name + "_round"] = [r for r in rows(inside, dtype)
                                 if abs(float(floats(r[:1])[0])) <= top]
+    # E8M0 is torch's; of E2M1 it has no numbers, so these are the package's.
+    scale = torch.arange(256, dtype=torch.uint8).view(torch.float8_e8m0fnu)
+    out["e8m0"] = bits(scale.float())
+    out["e8m0"][255] = None
+    pairs = torch.tensor([[2 * i | (2 * i + 1) << 4 for i in range(8)]],
+                         dtype=torch.uint8)
+    value = unpack_fp4_from_uint8(pairs, 1, 16, torch.float32)[0]
+    out["e2m1"] = bits(value)
+    words = edges(value.tolist()) + bits([0.0, 6.0, 2.0 ** -20, 1e-30]) + [1]
+    words += [w | 1 << 31 for w in words]
+    codes = pack_fp4_to_uint8(FP4_E2M1_DATA.cast_to_fp4(
+        torch.stack([floats(words), floats(words)], 1)))
+    out["e2m1_round"] = [[w, c & 15] for w, c in zip(
+        words, codes.flatten().tolist())]
     for name, dtype in (("f16", torch.float16), ("bf16", torch.bfloat16)):
         codes = torch.arange(65536, dtype=torch.int32).to(torch.int16)
         value = codes.view(dtype).float()
@@ -135,6 +152,12 @@ def int4(group, symmetric=True, targets=("Linear",)):
 def preset(name, targets=("Linear",)):
     scheme = preset_name_to_scheme(name, list(targets))
     scheme.format = "float-quantized"
+    return scheme
+
+
+def mxfp4():
+    scheme = preset_name_to_scheme("MXFP4A16", ["Linear"])
+    scheme.format = "mxfp4-pack-quantized"
     return scheme
 
 
@@ -182,7 +205,9 @@ def decompress(planes, scheme, exact=True):
     planes = dict(planes)
     if exact:
         planes["weight_scale"] = planes["weight_scale"].float()
-    return packer.decompress(planes, scheme)["weight"]
+    weight = packer.decompress(planes, scheme)["weight"]
+    # in bf16 where scales are powers of two, which is exact
+    return weight.float() if exact else weight
 
 
 # ----------------------------------------------------------------- tensors
@@ -200,6 +225,7 @@ TENSORS = {
     "fp8-channel": (lambda: preset("FP8_DYNAMIC"), 13, 37, "float32"),
     "fp8-channel-bf16": (lambda: preset("FP8_DYNAMIC"), 6, 64, "bfloat16"),
     "fp8-block": (lambda: preset("FP8_BLOCK"), 131, 150, "bfloat16"),
+    "mxfp4": (mxfp4, 9, 160, "bfloat16"),
 }
 
 
@@ -244,6 +270,8 @@ WIDE = make_models.moe(96, 48, 2, 6, 2, 36, 3, 2, intermediate_size=64,
 MODELS = {
     "qwen3_moe-w4a16": ([lambda: int4(32)], "pack-quantized", GATES,
                         "bfloat16", SHAPE),
+    "qwen3_moe-mxfp4": ([mxfp4], "mxfp4-pack-quantized", GATES, "bfloat16",
+                        SHAPE),
     "qwen3_moe-w4a16-asym": ([lambda: int4(32, False)], "pack-quantized",
                              None, "float16", SHAPE),
     "qwen3_moe-fp8": ([lambda: preset("FP8_DYNAMIC")], "float-quantized",
@@ -328,7 +356,8 @@ def read_by_transformers(folder, ids):
     with tempfile.TemporaryDirectory() as tmp:
         path = os.path.join(folder, "model.safetensors")
         tensors = safetensors.torch.load_file(path)
-        tensors = {k: v.float() if k.endswith("_scale") else v
+        tensors = {k: v.float() if k.endswith("_scale")
+                   and v.is_floating_point() else v
                    for k, v in tensors.items()}
         safetensors.torch.save_file(
             tensors, os.path.join(tmp, "model.safetensors"),

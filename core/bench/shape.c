@@ -244,7 +244,10 @@ add_matrix(struct maker *m, const char *name, uint32_t tensor, uint64_t n,
         t.scheme = i == MOE_PLANE_ELEM && s->storage != NULL ? s : NULL;
         codes = moe_made_sigma(planes[MOE_PLANE_ELEM].dtype);
         if (codes == 0
-            || (strcmp(planes[0].dtype, "I32") == 0 && s->num_bits != 4)) {
+            || (strcmp(planes[0].dtype, "I32") == 0 && s->num_bits != 4)
+            || (strcmp(planes[0].dtype, "U8") == 0
+                && (s->storage == NULL || s->num_bits != 4
+                    || strcmp(s->type, "float") != 0))) {
             st = moe_fail(err, MOE_E_UNSUPPORTED, 0,
                           "bench: no random weights can be made in format %s",
                           f->format->id);
@@ -254,6 +257,7 @@ add_matrix(struct maker *m, const char *name, uint32_t tensor, uint64_t n,
         t.fill = i == MOE_PLANE_SCALE  ? MOE_MADE_SCALES
                  : i != MOE_PLANE_ELEM ? MOE_MADE_ZEROS
                  : strcmp(t.dtype, "I32") == 0 ? MOE_MADE_NIBBLES
+                 : strcmp(t.dtype, "U8") == 0  ? MOE_MADE_E2M1
                                                : MOE_MADE_BELL;
         if (tensor == MOE_T_ROUTER && m->skew != 0) {
             if (s->storage != NULL)

@@ -329,6 +329,9 @@ inferred_storage(const struct moe_scheme *s, int int_activations)
         return int_activations ? "int-quantized" : "pack-quantized";
     if (strcmp(s->type, "float") == 0 && s->num_bits == 8)
         return "float-quantized";
+    if (strcmp(s->type, "float") == 0 && s->num_bits == 4
+        && s->group_size == 32)
+        return "mxfp4-pack-quantized";
     return "naive-quantized";
 }
 
@@ -365,7 +368,7 @@ read_weights(struct group *g, const struct moe_json *w, const char *storage,
     };
     static const char *const storages[] = {
         "pack-quantized", "float-quantized", "int-quantized",
-        "naive-quantized", NULL
+        "naive-quantized", "mxfp4-pack-quantized", NULL
     };
     struct moe_scheme  *s = &g->scheme;
     struct json_object *order;

@@ -23,6 +23,7 @@
 #define LEVELS 64u    /* of a 4-bit code's quantiles */
 #define GAMMA  0x9e3779b97f4a7c15u
 #define NIBBLE_SIGMA 2.7 /* before rounding: codes reach from 1 to 15 */
+#define E2M1_SIGMA   2.4 /* likewise: from -6 to 6 */
 #define E4M3_SIGMA   112.0
 #define E5M2_SIGMA   14336.0
 
@@ -91,6 +92,30 @@ nibble(uint32_t level)
     return (uint32_t) (8 + (d < -7 ? -7 : d > 7 ? 7 : d));
 }
 
+static const double e2m1[8] = { 0, 0.5, 1, 1.5, 2, 3, 4, 6 };
+
+static uint32_t
+e2m1_code(uint32_t level)
+{
+    double   z = E2M1_SIGMA * quantile((level + 0.5) / LEVELS);
+    uint32_t code, best = 0;
+
+    for (code = 1; code < 8; code++)
+        if (fabs(e2m1[code] - fabs(z)) < fabs(e2m1[best] - fabs(z)))
+            best = code;
+    return best | (z < 0 ? 8u : 0);
+}
+
+/* The power of two below v, or that above it; which, says p of 0 to 1. */
+static uint8_t
+e8m0(double v, double p)
+{
+    int    e;
+    double f = 2 * frexp(v, &e); /* v = f * 2^(e - 1), 1 <= f < 2 */
+
+    return (uint8_t) (e - 1 + 127 + (p < (f * f - 1) / 3));
+}
+
 /* Magnitude of a code of an 8-bit float with `m` bits of mantissa. */
 static double
 fp8_value(uint32_t code, uint32_t m)
@@ -134,6 +159,11 @@ moe_made_sigma(const char *dtype)
             sum += pow((double) nibble(i) - 8, 2);
         return sqrt(sum / LEVELS);
     }
+    if (strcmp(dtype, "U8") == 0) {
+        for (i = 0; i < LEVELS; i++)
+            sum += pow(e2m1[e2m1_code(i) & 7], 2);
+        return sqrt(sum / LEVELS);
+    }
     switch (fp8_mantissa(dtype)) {
     case 3:
         return E4M3_SIGMA;
@@ -171,6 +201,9 @@ fill_entry(struct table *t, uint32_t i)
     case MOE_MADE_NIBBLES:
         *to = (uint8_t) (nibble(i % LEVELS) | nibble(i / LEVELS) << 4);
         return;
+    case MOE_MADE_E2M1:
+        *to = (uint8_t) (e2m1_code(i % LEVELS) | e2m1_code(i / LEVELS) << 4);
+        return;
     case MOE_MADE_ZEROS:
         *to = 0x88;
         return;
@@ -180,6 +213,10 @@ fill_entry(struct table *t, uint32_t i)
         break;
     case MOE_MADE_SCALES:
         z = 0.75 + 0.5 * p;
+        if (t->size == 1) {
+            *to = e8m0(t->value, p);
+            return;
+        }
         break;
     default:
         z = 1;
@@ -191,12 +228,37 @@ fill_entry(struct table *t, uint32_t i)
         put_float(to, t->dtype, z * t->value);
 }
 
+/* Elements of such a dtype can be like that. */
+static int
+can_make(uint32_t fill, const char *dtype)
+{
+    switch (fill) {
+    case MOE_MADE_NIBBLES:
+    case MOE_MADE_ZEROS:
+        return strcmp(dtype, "I32") == 0;
+    case MOE_MADE_E2M1:
+        return strcmp(dtype, "U8") == 0;
+    case MOE_MADE_SCALES:
+        if (strcmp(dtype, "U8") == 0)
+            return 1;
+        break;
+    case MOE_MADE_BELL:
+        if (fp8_mantissa(dtype) != 0)
+            return 1;
+        break;
+    default:
+        break;
+    }
+    return strcmp(dtype, "F32") == 0 || strcmp(dtype, "F16") == 0
+           || strcmp(dtype, "BF16") == 0;
+}
+
 static moe_status
 find_table(struct moe_made *m, const struct moe_made_tensor *w, uint32_t *out,
            struct moe_error *err)
 {
     int           codes = w->fill == MOE_MADE_NIBBLES
-                || w->fill == MOE_MADE_ZEROS;
+                || w->fill == MOE_MADE_ZEROS || w->fill == MOE_MADE_E2M1;
     double        value = codes || fp8_mantissa(w->dtype) != 0 ? 0 : w->value;
     struct table *t;
     uint32_t      i;
@@ -209,11 +271,7 @@ find_table(struct moe_made *m, const struct moe_made_tensor *w, uint32_t *out,
             return MOE_OK;
         }
     }
-    if (codes ? strcmp(w->dtype, "I32") != 0
-              : moe_made_sigma(w->dtype) == 0
-                    || strcmp(w->dtype, "I32") == 0
-                    || (fp8_mantissa(w->dtype) != 0
-                        && w->fill != MOE_MADE_BELL))
+    if (!can_make(w->fill, w->dtype))
         return moe_fail(err, MOE_E_UNSUPPORTED, 0,
                         "%s: no random bytes can be made for \"%s\" of %s",
                         m->label, w->name, w->dtype);

@@ -21,9 +21,12 @@ struct moe_made;
                                `value`; 8-bit floats: moe_made_sigma          */
 #define MOE_MADE_NIBBLES 3u /* two 4-bit codes a byte, bell-shaped around 8   */
 #define MOE_MADE_ZEROS   4u /* two 4-bit codes a byte, all of them 8          */
-#define MOE_MADE_SCALES  5u /* between 3/4 and 5/4 of `value`                 */
+#define MOE_MADE_SCALES  5u /* between 3/4 and 5/4 of `value`; U8: E8M0, the
+                               powers of two around it, so that squares are
+                               those of `value` on average                    */
 #define MOE_MADE_ROUTER  6u /* as BELL, but row r times exp(skew * z), z
                                bell-shaped: some rows win more often          */
+#define MOE_MADE_E2M1    7u /* two E2M1 codes a byte, bell-shaped around 0    */
 
 struct moe_made_tensor {
     const char *name;  /* copied */
@@ -45,8 +48,8 @@ moe_status moe_made_add(struct moe_made *m, const struct moe_made_tensor *t,
                         struct moe_error *err);
 void       moe_made_free(struct moe_made *m);
 
-/* Standard deviation of the codes that BELL ("F8_E4M3", "F8_E5M2") and
- * NIBBLES ("I32") make; 1 for plain floats, 0: no such codes. */
+/* Standard deviation of the codes that BELL ("F8_E4M3", "F8_E5M2"), NIBBLES
+ * ("I32") and E2M1 ("U8") make; 1 for plain floats, 0: no such codes. */
 double moe_made_sigma(const char *dtype);
 
 /* checkpoint.c: a checkpoint of these tensors; m is taken over. */

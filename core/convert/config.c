@@ -147,6 +147,9 @@ weights_of(const struct moe_scheme *s, int *failed)
             *failed = 1;
         put(w, "block_structure", block, failed);
     }
+    /* the scales of its "mx" formats are E8M0, which it has as bytes */
+    if (strncmp(s->storage, "mx", 2) == 0)
+        put(w, "scale_dtype", json_object_new_string("torch.uint8"), failed);
     put(w, "dynamic", json_object_new_boolean(0), failed);
     put(w, "actorder", NULL, failed);
     return w;

@@ -387,10 +387,13 @@ check_matrix(const struct moe_checkpoint *c, const struct moe_arch *a,
     if (status != MOE_OK)
         return status;
     if (scheme.storage != NULL
-        && strcmp(scheme.storage, "pack-quantized") == 0) {
+        && strstr(scheme.storage, "pack-quantized") != NULL) {
+        /* in words of 32 bits, or in bytes */
+        uint32_t word = strcmp(t->dtype, "U8") == 0 ? 8 : 32;
+
         if (__builtin_mul_overflow(k, (uint64_t) scheme.num_bits, &bits))
             bits = UINT64_MAX - 31;
-        want = (bits + 31) / 32;
+        want = (bits + word - 1) / word;
     }
     if (t->n_dims != 2 || t->dim[0] != n || t->dim[1] != want) {
         dims_text(t, dims, sizeof(dims));

@@ -45,6 +45,7 @@ id_of(const struct moe_store *f)
         "bf16", "f16", "f32", "int4-g32", "int4-g64", "int4-g128",
         "int4-g32z", "int4-g64z", "int4-g128z", "fp8-e4m3-channel",
         "fp8-e5m2-channel", "fp8-e4m3-block", "fp8-e5m2-block",
+        "mxfp4",
     };
     size_t i;
 

@@ -47,6 +47,10 @@ scheme_bytes(const struct moe_scheme *s, double scale, double n, double k)
         elements = n * ceil(k * s->num_bits / 32) * 4;
         if (!s->symmetric) /* packed down the rows */
             zeros = ceil(rows * s->num_bits / 32) * 4 * groups;
+    } else if (strcmp(s->storage, "mxfp4-pack-quantized") == 0
+               && s->num_bits == 4 && s->symmetric) {
+        elements = n * ceil(k / 2);
+        scale = 1;
     } else if (strcmp(s->storage, "float-quantized") == 0
                || strcmp(s->storage, "int-quantized") == 0) {
         if (s->num_bits != 8)
@@ -78,6 +82,9 @@ scheme_word(const struct moe_scheme *s, double scale)
                 return s->symmetric ? four[i].even : four[i].odd;
         return NULL;
     }
+    if (strcmp(s->storage, "mxfp4-pack-quantized") == 0 && s->num_bits == 4
+        && s->group_size == 32 && s->symmetric)
+        return "mxfp4";
     if (s->num_bits != 8 || !s->symmetric)
         return NULL;
     if (strcmp(s->strategy, "channel") == 0)

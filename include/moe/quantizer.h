@@ -84,7 +84,7 @@ MOE_NO_TAIL(moe_plane, dtype);
 struct moe_tensor {
     uint32_t    struct_size;
     uint32_t    scale_dtype; /* of the scale plane: MOE_F32, F16 or BF16; 0
-                                if the format has none                        */
+                                if the format has none, or one type only      */
     uint64_t    n, k;
     const void *plane[MOE_PLANES_MAX]; /* NULL: not there                     */
     uint64_t    len[MOE_PLANES_MAX];   /* bytes                               */

@@ -28,6 +28,8 @@ make(uint64_t seed)
         {"skewed", "F32", 2, MOE_MADE_ROUTER, {32, 64}, 1, 1, NULL},
         {"odd", "BF16", 1, MOE_MADE_BELL, {7}, 1, 0, NULL},
         {"zeros", "I32", 2, MOE_MADE_ZEROS, {3, 5}, 0, 0, NULL},
+        {"e2m1", "U8", 2, MOE_MADE_E2M1, {64, 512}, 0, 0, NULL},
+        {"e8m0", "U8", 2, MOE_MADE_SCALES, {64, 64}, 0.02, 0, NULL},
     };
     struct moe_error       err = {.struct_size = sizeof(err)};
     struct moe_made       *m;
@@ -62,7 +64,8 @@ static void
 test_bytes(void)
 {
     static const char *const names[] = {"bf16", "codes", "scales", "ones",
-                                        "fp8", "skewed", "odd", "zeros"};
+                                        "fp8", "skewed", "odd", "zeros",
+                                        "e2m1", "e8m0"};
     static uint8_t         a[65536], b[65536];
     struct moe_error       err = {.struct_size = sizeof(err)};
     struct moe_checkpoint *c = make(1), *d = make(2);
@@ -73,8 +76,8 @@ test_bytes(void)
 
     if (c == NULL || d == NULL)
         return;
-    is_int((long long) moe_checkpoint_count(c), 8, "all tensors are there");
-    for (i = 0; i < 8; i++) {
+    is_int((long long) moe_checkpoint_count(c), 10, "all tensors are there");
+    for (i = 0; i < 10; i++) {
         t = moe_checkpoint_find(c, names[i]);
         memset(b, 0, sizeof(b));
         bytes_of(c, names[i], a, sizeof(a));
@@ -112,6 +115,28 @@ test_bytes(void)
            && moe_made_sigma("I32") > 2,
        "codes: mean %.4f, deviation %.3f", sum / (2.0 * (double) n),
        moe_made_sigma("I32"));
+    bytes_of(c, "e2m1", a, sizeof(a));
+    n = 64 * 512;
+    for (sum = squares = 0, i = 0; i < 2 * n; i++) {
+        static const double e2m1[] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
+        int                 v = a[i / 2] >> (i % 2 * 4) & 15;
+
+        sum += v & 8 ? -e2m1[v & 7] : e2m1[v];
+        squares += e2m1[v & 7] * e2m1[v & 7];
+    }
+    ok(fabs(sum / (2.0 * (double) n)) < 0.05
+           && fabs(sqrt(squares / (2.0 * (double) n)) - moe_made_sigma("U8"))
+                  < 0.05
+           && moe_made_sigma("U8") > 2,
+       "E2M1: mean %.4f, deviation %.3f", sum / (2.0 * (double) n),
+       moe_made_sigma("U8"));
+    bytes_of(c, "e8m0", a, sizeof(a));
+    for (squares = 0, n = 0, i = 0; i < 4096; i++) {
+        n += a[i] == 121 || a[i] == 122; /* 1/64, 1/32 */
+        squares += ldexp(1, 2 * (a[i] - 127));
+    }
+    ok(n == 4096 && fabs(sqrt(squares / 4096) - 0.02) < 0.0005,
+       "E8M0: powers of two of about %.4f", sqrt(squares / 4096));
     bytes_of(c, "scales", a, sizeof(a));
     for (least = 1, most = 0, i = 0; i < 1024; i++) {
         uint16_t h;
@@ -182,7 +207,7 @@ test_shapes(void)
 {
     static const char *const formats[] = {
         "bf16", "f32", "int4-g32", "int4-g32z", "fp8-e4m3", "fp8-e5m2-channel",
-        "fp8-e4m3-block", "experts=int4-g32,rest=bf16",
+        "fp8-e4m3-block", "mxfp4", "experts=int4-g32,rest=bf16",
         "rest=bf16,experts=fp8-e4m3,router=f32"};
     struct moe_error        err = {.struct_size = sizeof(err)};
     struct moe_bench_result r, s;

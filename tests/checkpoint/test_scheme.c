@@ -2,8 +2,8 @@
 /* quantization_config: whose words mean which module, and which do not. */
 #include "folder.h"
 
-/* A folder with modules q (packed), f (F8_E4M3), p (plain BF16), e (E5M2)
- * and l.0.up_proj, l.0.down_proj (packed). */
+/* A folder with modules q (packed), m (packed, U8), f (F8_E4M3), p (plain
+ * BF16), e (E5M2) and l.0.up_proj, l.0.down_proj (packed). */
 static const char *
 make(const char *config)
 {
@@ -16,6 +16,8 @@ make(const char *config)
           .dim = { 1, 8 }, .n_dims = 2 },
         { .name = "p.weight", .dtype = "BF16", .dim = { 2, 2 }, .n_dims = 2 },
         { .name = "f.weight", .dtype = "F8_E4M3", .dim = { 2, 2 },
+          .n_dims = 2 },
+        { .name = "m.weight_packed", .dtype = "U8", .dim = { 1, 16 },
           .n_dims = 2 },
         { .name = "e.weight", .dtype = "F8_E5M2", .dim = { 2, 2 },
           .n_dims = 2 },
@@ -93,6 +95,10 @@ means(const char *config, const char *module, const char *want,
 #define PACK ",\"format\":\"pack-quantized\""
 
 #define IS_INT4 "pack-quantized int4 group 32 0x0 sym I32"
+#define MXFP4                                                                 \
+    "\"num_bits\":4,\"type\":\"float\",\"strategy\":\"group\","               \
+    "\"group_size\":32,\"symmetric\":true,\"scale_dtype\":\"torch.uint8\""
+#define IS_MXFP4 "mxfp4-pack-quantized float4 group 32 0x0 sym U8"
 #define IS_FP8 "float-quantized float8 channel 0 0x0 sym F8_E4M3"
 
 static void
@@ -174,6 +180,11 @@ words(void)
           "format inferred for integers");
     means(CT(GROUP("g", "\"Linear\"", FP8), ""), "f", IS_FP8,
           "format inferred for floats");
+    means(CT(GROUP("g", "\"Linear\"", MXFP4),
+             ",\"format\":\"MXFP4-pack-quantized\""),
+          "m", IS_MXFP4, "MXFP4");
+    means(CT(GROUP("g", "\"Linear\"", MXFP4), ""), "m", IS_MXFP4,
+          "format inferred for MXFP4");
     means(CT(GROUP("g", "\"Linear\"", FP8),
              ",\"format\":\"naive-quantized\""),
           "f", IS_FP8, "naive-quantized floats are the same bytes");

@@ -38,14 +38,15 @@ run() {
 }
 
 run cpu --load "$quant/fp16/.libs/fp16.so" --load "$quant/fp8/.libs/fp8.so" \
-    --load "$quant/int4/.libs/int4.so" "$cpu"
+    --load "$quant/int4/.libs/int4.so" \
+    --load "$quant/mxfp4/.libs/mxfp4.so" "$cpu"
 run fake "$fake"
 run "fake, generic" --set generic=yes --load "$quant/int4/.libs/int4.so" \
     "$fake"
 run "fake, other order" --set seed=7 "$fake"
 run "check around fake" --set "around=$fake" "$check"
 run "check around cpu" --set "around=$cpu" "$check"
-for q in fp16 fp8 int4; do
+for q in fp16 fp8 int4 mxfp4; do
     run $q "$quant/$q/.libs/$q.so"
 done
 

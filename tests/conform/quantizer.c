@@ -637,7 +637,7 @@ round_up(uint64_t x, uint64_t to)
 static void
 look_at(struct run *run, const struct moe_format *f)
 {
-    static const uint32_t dtypes[] = { MOE_F32, MOE_F16, MOE_BF16 };
+    static const uint32_t dtypes[] = { MOE_F32, MOE_F16, MOE_BF16, 0 };
     const uint64_t n[] = { 1, 9, 130 }, k[] = { 1, 150, 260 };
     struct moe_plane planes[MOE_PLANES_MAX];
     char             line[512];
@@ -650,10 +650,12 @@ look_at(struct run *run, const struct moe_format *f)
     if (run->wrong[T_FORMAT][0] != '\0')
         goto report;
     look_at_bits(run);
-    for (s = 0; s < 3; s++) {
-        if (run->ops->planes(run->self, f, f->n_multiple, f->k_multiple,
-                             dtypes[s], planes, &n_planes, NULL)
-            != MOE_OK)
+    for (s = 0; s < 4; s++) {
+        /* 0, scales whose type is the format's, if no type can be chosen */
+        if ((dtypes[s] == 0 && types != 0)
+            || run->ops->planes(run->self, f, f->n_multiple, f->k_multiple,
+                                dtypes[s], planes, &n_planes, NULL)
+                   != MOE_OK)
             continue;
         types++;
         if (!expect(run, T_PLANES, n_planes >= 1 && n_planes <= MOE_PLANES_MAX,

@@ -403,6 +403,7 @@ main(void)
             "fp8-e4m3-block", MOE_BF16, 2);
     formats("tests/quant/fixtures/qwen3_moe-mixed", "int4-g32",
             "fp8-e4m3-channel", MOE_BF16, 2);
+    formats("tests/quant/fixtures/qwen3_moe-mxfp4", "mxfp4", "mxfp4", 0, 2);
     planes();
     scale_inv();
     unknown();

@@ -83,6 +83,7 @@ test_shapes(void)
         { "olmoe-1b-7b-0924", "fp8-e4m3-block", ALL("fp8-e4m3-block") },
         { "qwen3-30b-a3b", "fp8-e5m2-block", ALL("fp8-e5m2-block") },
         { "olmoe-1b-7b-0924", "fp8-e4m3-channel", ALL("fp8-e4m3-channel") },
+        { "olmoe-1b-7b-0924", "mxfp4", ALL("mxfp4") },
         { "olmoe-1b-7b-0924", "experts=int4-g128,rest=bf16",
           "experts=int4,rest=bf16" },
         { "qwen1.5-moe-a2.7b", "experts=int4-g32,shared=fp8-e4m3-channel,"

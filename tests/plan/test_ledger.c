@@ -119,7 +119,7 @@ test_fixtures(void)
     };
     static const char *const others[] = {
         "qwen3_moe-fp8", "qwen3_moe-fp8-block", "qwen3_moe-mixed",
-        "qwen3_moe-w4a16", "qwen3_moe-w4a16-asym",
+        "qwen3_moe-mxfp4", "qwen3_moe-w4a16", "qwen3_moe-w4a16-asym",
     };
     char   dir[1200], config[1300], label[200];
     size_t i;
@@ -172,6 +172,7 @@ test_quantized(void)
         { "qwen2_moe", { "quant.experts=fp8-e4m3-channel",
                          "quant.shared=fp8-e4m3-channel" }, 0 },
         { "qwen3_moe-bf16", { "quant.experts=fp8-e4m3-block" }, 1 },
+        { "stories", { "quant.experts=mxfp4", "quant.attention=int4-g32" }, 1 },
         { "llama-bf16", { "quant.experts=keep",
                           "quant.dense=fp8-e4m3-block",
                           "quant.attention=fp8-e4m3-channel" }, 1 },
@@ -245,6 +246,8 @@ test_shapes(void)
     } rows[] = {
         { "olmoe-1b-7b-0924", 1, "experts=int4-g32,rest=bf16",
           "experts=int4-g32,rest=bf16" },
+        { "olmoe-1b-7b-0924", 1, "experts=mxfp4,rest=bf16",
+          "experts=mxfp4,rest=bf16" },
         { "qwen3-30b-a3b", 1, "experts=fp8-e4m3-block,rest=bf16",
           "experts=fp8-e4m3-block,rest=bf16" },
         { "qwen1.5-moe-a2.7b", 1,
@@ -327,9 +330,9 @@ test_refusals(void)
     ok(moe_plan_engine(o, "gpt-oss-20b", NULL, &p, &err) == MOE_E_UNSUPPORTED
            && strstr(err.text, "cannot run it") != NULL,
        "a family that is planned only: %s", err.text);
-    ok(moe_plan_engine(o, "mixtral-8x7b", "mxfp4", &p, &err)
+    ok(moe_plan_engine(o, "mixtral-8x7b", "nvfp4", &p, &err)
                == MOE_E_UNSUPPORTED
-           && strstr(err.text, "mxfp4") != NULL,
+           && strstr(err.text, "nvfp4") != NULL,
        "a format that no quantizer writes: %s", err.text);
     ok(moe_plan_engine(o, "mixtrel", NULL, &p, &err) == MOE_E_NOT_FOUND,
        "no such model: %s", err.text);

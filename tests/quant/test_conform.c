@@ -178,14 +178,14 @@ note(void *ctx, int pass, const char *text)
 int
 main(void)
 {
-    static const char *const  name[] = { "fp16", "fp8", "int4" };
+    static const char *const  name[] = { "fp16", "fp8", "mxfp4", "int4" };
     struct moe_quantizer_ops  bad;
     const struct moe_format  *one;
     struct notes              n;
     uint32_t                  i;
     int                       failed;
 
-    for (i = 0; i < 3; i++) {
+    for (i = 0; i < 4; i++) {
         memset(&n, 0, sizeof(n));
         good = qt_open(name[i]);
         is_int(moe_conform_quantizer(good, &n, note, &n), 0, "%s conforms",

@@ -120,6 +120,62 @@ test_fp8_table(struct json_object *all, const struct moe_quantizer_ops *ops,
     qt_free(m);
 }
 
+/* Every code with every scale; rounding beside numbers that want scale 1. */
+static void
+test_mxfp4_table(struct json_object *all, const struct moe_quantizer_ops *ops)
+{
+    const struct moe_format *f = qt_format(ops, "mxfp4");
+    struct json_object      *e2m1 = json_object_object_get(all, "e2m1");
+    struct json_object      *e8m0 = json_object_object_get(all, "e8m0");
+    struct json_object      *table = json_object_object_get(all, "e2m1_round");
+    struct qt_matrix        *m = qt_matrix(ops, f, 256, 32, 0);
+    float                   *w, want;
+    size_t                   i, n;
+    int                      same = json_object_array_length(e8m0) == 256
+               && json_object_array_length(e2m1) == 16;
+
+    for (i = 0; i < 256 * 16; i++)
+        qt_bytes(m, 0)[i] = (unsigned char) (i % 8 * 2 | (i % 8 * 2 + 1) << 4);
+    for (i = 0; i < 256; i++)
+        qt_bytes(m, 1)[i] = (unsigned char) i;
+    w = qt_decode(ops, f, m);
+    for (i = 0; i < 256 * 32 && same; i++) {
+        struct json_object *s = json_object_array_get_idx(e8m0, i / 32);
+
+        want = s == NULL
+                   ? NAN
+                   : moe_float_of((uint32_t) json_object_get_int64(s))
+                         * moe_float_of(u32_at(e2m1, i % 16));
+        same &= isnan(want) ? isnan(w[i])
+                            : moe_bits_of(w[i]) == moe_bits_of(want);
+        if (!same)
+            tap_diag("scale %d, code %d: %a", (int) i / 32, (int) i % 16,
+                     (double) w[i]);
+    }
+    ok(same, "mxfp4: each code with each scale is the reference's product");
+    free(w);
+    qt_free(m);
+
+    n = json_object_array_length(table);
+    w = malloc(n * 32 * sizeof(*w));
+    if (w == NULL)
+        exit(1);
+    for (i = 0; i < n * 32; i++)
+        w[i] = i % 32 == 1 ? 6.0f : 0.5f;
+    for (i = 0; i < n; i++) /* + 0: to the package -0 is 0 */
+        w[i * 32] = moe_float_of(u32_at(json_object_array_get_idx(table, i), 0))
+                    + 0.0f;
+    m = qt_encode(ops, f, n, 32, 0, w);
+    is_int(m->status, MOE_OK, "mxfp4: encodes");
+    for (same = 1, i = 0; i < n; i++)
+        same &= (qt_bytes(m, 0)[i * 16] & 15)
+                    == u32_at(json_object_array_get_idx(table, i), 1)
+                && qt_bytes(m, 1)[i] == 127;
+    ok(same && n > 50, "mxfp4: %d roundings are the package's", (int) n);
+    free(w);
+    qt_free(m);
+}
+
 /* ----------------------------------------------------------- safetensors -- */
 
 struct file {
@@ -250,11 +306,11 @@ test_matrix(const char *name, const char *plugin, const char *id, int exact)
     w = qt_decode(ops, f, m);
     ok(decoded.len == n * k * 4 && memcmp(w, decoded.data, decoded.len) == 0,
        "%s: decodes to the same bits", name);
-    if (type != MOE_F32) {
+    if (dtype_of(source.dtype) != MOE_F32) {
         half = malloc(n * k * 2);
         if (half == NULL || !file_find(&file, "decoded_native", &native))
             exit(1);
-        ops->decode(NULL, f, &m->t, 0, n, type, half, k);
+        ops->decode(NULL, f, &m->t, 0, n, dtype_of(native.dtype), half, k);
         ok(native.len == n * k * 2
                && memcmp(half, native.data, native.len) == 0,
            "%s: and so as %s", name, native.dtype);
@@ -304,6 +360,7 @@ main(void)
     test_half_table(all, "bf16", 1);
     test_fp8_table(all, qt_open("fp8"), "e4m3", 448.0f);
     test_fp8_table(all, qt_open("fp8"), "e5m2", 57344.0f);
+    test_mxfp4_table(all, qt_open("mxfp4"));
     json_object_put(all);
 
     test_matrix("int4-g32", "int4", "int4-g32", 0);
@@ -316,5 +373,6 @@ main(void)
     test_matrix("fp8-channel", "fp8", "fp8-e4m3-channel", 1);
     test_matrix("fp8-channel-bf16", "fp8", "fp8-e4m3-channel", 0);
     test_matrix("fp8-block", "fp8", "fp8-e4m3-block", 0);
+    test_matrix("mxfp4", "mxfp4", "mxfp4", 0);
     return tap_done();
 }
