@@ -298,6 +298,60 @@ defaults(void)
     drop_dir(top);
 }
 
+/* Scales of another type than the weights were, which the config says; and
+ * back to plain floats, where what is lost was lost on the way there. */
+static void
+mxfp4(void)
+{
+    static const char *const set[] = { "quant.experts=mxfp4", NULL };
+    static const char *const back[] = { "quant.experts=f32", NULL };
+    const char         *in = tap_src("tests/quant/fixtures/qwen3_moe-fp8");
+    const char         *top = new_dir();
+    char                out[300], plain[300];
+    struct model        from, to;
+    struct json_object *c, *q = NULL, *g, *v = NULL;
+
+    snprintf(out, sizeof(out), "%s/out", top);
+    snprintf(plain, sizeof(plain), "%s/plain", top);
+    is_int(quantize(in, out, set, NULL, NULL), MOE_OK, "from fp8 to mxfp4: %s",
+           err.text);
+    if (open_model(&from, in) && open_model(&to, out)) {
+        near(&from, &to, MOE_T_EXPERT_UP, 0, "mxfp4", 0.02);
+        near(&from, &to, MOE_T_EXPERT_DOWN, 1, "mxfp4", 0.02);
+        close_model(&to);
+        close_model(&from);
+    }
+    is_int(quantize(out, plain, back, NULL, NULL), MOE_OK,
+           "from mxfp4 to f32: %s", err.text);
+    if (open_model(&from, out) && open_model(&to, plain)) {
+        near(&from, &to, MOE_T_EXPERT_UP, 1, "f32", 0);
+        close_model(&to);
+        close_model(&from);
+    }
+    c = json_object_from_file(in_dir(out, "config.json"));
+    json_object_object_get_ex(c, "quantization_config", &q);
+    json_object_object_get_ex(q, "config_groups", &g);
+    json_object_object_foreach(g, name, group)
+    {
+        struct json_object *w = NULL, *f = NULL;
+
+        (void) name;
+        json_object_object_get_ex(group, "format", &f);
+        json_object_object_get_ex(group, "weights", &w);
+        if (strcmp(json_object_get_string(f), "mxfp4-pack-quantized") == 0)
+            json_object_object_get_ex(w, "scale_dtype", &v);
+        else
+            ok(!json_object_object_get_ex(w, "scale_dtype", NULL),
+               "other formats have the model's type of scales");
+    }
+    ok(v != NULL && strcmp(json_object_get_string(v), "torch.uint8") == 0,
+       "the type of its scales is said");
+    json_object_put(c);
+    drop_dir(plain);
+    drop_dir(out);
+    drop_dir(top);
+}
+
 static void
 one_format(void)
 {
@@ -724,6 +778,7 @@ main(void)
     if (getenv("MOE_PLUGIN_PATH") == NULL)
         tap_skip_all("MOE_PLUGIN_PATH does not say where the quantizers are");
     defaults();
+    mxfp4();
     one_format();
     plain_target();
     same_bytes();
