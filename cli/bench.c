@@ -631,7 +631,7 @@ run_bench(struct cli *c)
                       | (cli_has(c, "--no-machine") ? MOE_BENCH_NO_MACHINE
                                                     : 0);
         if (moe_bench_open(c->o, &setup, &r.b, &err) != MOE_OK)
-            status = fail(&err);
+            status = setup.shape != NULL ? fail_name(&err) : fail(&err);
     }
     if (status == EXIT_OK) {
         signals_mode(ON_SIGNAL_CANCEL, moe_bench_engine(r.b));

@@ -98,6 +98,8 @@ void print_man_ini(const struct cli *c);
 void say(const char *fmt, ...) __attribute__((__format__(__printf__, 1, 2)));
 /* Says err's text and gives the exit status that goes with it. */
 int fail(const struct moe_error *err);
+/* As fail, but a name that is not known is a wrong command line. */
+int fail_name(const struct moe_error *err);
 int exit_status(moe_status status);
 
 /* Standard output.  Nonzero: nobody reads it any more, or it is full. */

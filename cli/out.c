@@ -66,6 +66,14 @@ fail(const struct moe_error *err)
     return exit_status(err->status);
 }
 
+int
+fail_name(const struct moe_error *err)
+{
+    int status = fail(err);
+
+    return err->status == MOE_E_NOT_FOUND ? EXIT_USAGE : status;
+}
+
 static void
 print_log(void *ctx, uint32_t level, const char *line)
 {

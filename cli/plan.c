@@ -14,14 +14,6 @@
 #include <string.h>
 #include <unistd.h>
 
-int
-fail_name(const struct moe_error *err)
-{
-    int status = fail(err);
-
-    return err->status == MOE_E_NOT_FOUND ? EXIT_USAGE : status;
-}
-
 /* ---------------------------------------------------------------- trace -- */
 
 /* Before anything is printed: the trace and the experts it is of.  *bytes:

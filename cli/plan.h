@@ -47,8 +47,6 @@ int question_count(const struct question *q, const moe_planner *p,
 /* Whether the targets of the question, if there are any, are met. */
 int question_fast(const struct question *q, const struct moe_plan_result *r);
 
-/* As fail, but a name that is not known is a wrong command line. */
-int fail_name(const struct moe_error *err);
 const char *bound_name(uint32_t bound);   /* "memory", "arithmetic", "links" */
 /* "1.23 GB", "45.6 ms", "1,234": into buf (32 bytes), which is returned. */
 char *gb_text(double bytes, char *buf);

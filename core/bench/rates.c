@@ -71,8 +71,8 @@ make(void *ctx, const struct moe_registry *registry,
 {
     const struct wish    *w = ctx;
     const struct size    *z = w->size;
-    struct moe_shape_wish shape = {.name = "probe", .format = w->format,
-                                   .seed = 1};
+    struct moe_shape_wish shape = {.name = "a decoder to measure operations",
+                                   .format = w->format, .seed = 1};
     char                  text[1024];
     struct json_object   *config;
 
@@ -121,8 +121,8 @@ open_probe(const moe_options *o, struct moe_ceiling *c, const struct wish *w,
         && (out->e->plan.rows < BLOCK
             || out->e->plan.pages < LANES * out->e->plan.max_pages))
         st = moe_fail(err, MOE_E_OVER_BUDGET, 0,
-                      "bench: the memory budget leaves no room to measure "
-                      "operations");
+                      "the memory budget leaves no room to measure "
+                      "operations; raise memory.budget");
     moe_options_free(own);
     return st;
 }

@@ -55,6 +55,22 @@ find_preset(const char *name, char *path, size_t size, struct moe_error *err)
     return n == 1 ? moe_facts_find("models", found, path, size, err) : st;
 }
 
+/* The list names dense layers; those that are cut off are none. */
+static void
+cut_list(struct json_object *config, uint32_t layers)
+{
+    struct json_object *list = NULL;
+    size_t              i;
+
+    if (!json_object_object_get_ex(config, "mlp_only_layers", &list)
+        || !json_object_is_type(list, json_type_array))
+        return;
+    for (i = json_object_array_length(list); i-- > 0;)
+        if (json_object_get_int64(json_object_array_get_idx(list, i))
+            >= (int64_t) layers)
+            json_object_array_del_idx(list, i, 1);
+}
+
 static moe_status
 read_config(const struct moe_shape_wish *w, struct json_object **out,
             char *label, size_t size, struct moe_error *err)
@@ -99,6 +115,7 @@ read_config(const struct moe_shape_wish *w, struct json_object **out,
                                       json_object_new_int64(w->layers))
                    != 0)
             st = moe_fail(err, MOE_E_NOMEM, ENOMEM, "bench: no memory");
+        cut_list(*out, w->layers);
     }
     if (st != MOE_OK) {
         json_object_put(*out);

@@ -76,11 +76,6 @@ read_targets(const struct moe_registry *registry, const moe_options *o,
         if (id[0] == '\0' || strcmp(id, "keep") == 0)
             continue;
         status = moe_registry_format(registry, id, &targets[cls].ref, err);
-        if (status == MOE_E_NOT_FOUND) { /* no file is missing, but a format */
-            status = MOE_E_UNSUPPORTED;
-            if (err != NULL)
-                err->status = status;
-        }
         if (status != MOE_OK)
             return status;
         if (!MOE_HAS(targets[cls].ref.ops, moe_quantizer_ops, encode)

@@ -707,7 +707,7 @@ moe_registry_format(const struct moe_registry *r, const char *id,
         }
         list_add(found, sizeof(found), ref.format->id);
     }
-    return moe_fail(err, MOE_E_NOT_FOUND, 0,
+    return moe_fail(err, MOE_E_UNSUPPORTED, 0,
                     "no plugin offers format \"%.40s\" (found: %s); choose "
                     "one of these, or install its quantizer",
                     id, found[0] != '\0' ? found : "none");

@@ -80,6 +80,7 @@ struct moe_format_ref {
     const char                     *plugin; /* name, for messages */
 };
 
+/* MOE_E_UNSUPPORTED: nobody offers it. */
 moe_status moe_registry_format(const struct moe_registry *r, const char *id,
                                struct moe_format_ref *out,
                                struct moe_error *err);

@@ -69,12 +69,21 @@ shape=$src/tests/quant/fixtures/qwen3_moe-w4a16
 moe bench --shape "$shape" --layers 1 -p 8 -n 4 -r 1 --no-machine -q
 status_is 0 'a shape with random weights'
 out_has '(1 of 2 layers)' '... and a part of its layers'
+tr -d '\n' < "$shape/config.json" \
+    | sed 's/"mlp_only_layers": *\[[^]]*\]/"mlp_only_layers": [1]/' \
+    > "$tmp/dense.json"
+grep -q '"mlp_only_layers": \[1\]' "$tmp/dense.json"
+ok $? 'a shape whose second layer is dense'
+moe bench --shape "$tmp/dense.json" --layers 1 -p 8 -n 0 -r 1 --no-machine -q
+status_is 0 '... can lose it'
 moe bench --shape olmoe-1b -p 8 -n 0 --layers 17
 refuses 2 '17 layers' 'a preset by the beginning of its name'
 moe bench --shape "$shape" -m "$model"
 refuses 2 'one of them' 'a shape and a model'
 moe bench --shape no-such-shape -r 1
-refuses 1 'no-such-shape' 'an unknown shape'
+refuses 2 'no-such-shape' 'an unknown shape'
+moe bench --shape no-such-shape --format nonsense -r 1
+refuses 2 'no-such-shape' '... before its format'
 for flag in '--layers 2' '--format bf16' '--skew 1'; do
     bench $flag
     refuses 2 'without --shape' "$flag without a shape"

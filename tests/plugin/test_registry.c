@@ -376,7 +376,7 @@ test_formats(void)
     scheme.num_bits = 3;
     is_int(moe_registry_scheme(r, &scheme, &ref), MOE_E_NOT_FOUND,
            "another number of bits is another format");
-    is_int(moe_registry_format(r, "int9", &ref, &err), MOE_E_NOT_FOUND,
+    is_int(moe_registry_format(r, "int9", &ref, &err), MOE_E_UNSUPPORTED,
            "a format that nobody offers");
     has_str(err.text, "int9", "is named");
     has_str(err.text, "odd5", "and what there is, too");
