@@ -182,8 +182,9 @@ moe_json_file(const char *path, uint64_t max_bytes, struct json_object **out,
         line += text[i] == '\n';
     if (e == json_tokener_continue) {
         status = moe_fail(err, MOE_E_CORRUPT, 0,
-                          "%s: not JSON: it ends in the middle of a value",
-                          shown);
+                          "%s: not JSON: it %s", shown,
+                          strspn(text, " \t\r\n") == len
+                              ? "is empty" : "ends in the middle of a value");
         goto out;
     }
     if (e != json_tokener_success) {

@@ -79,9 +79,10 @@ configs(void)
     const char      *dir = new_dir();
     char            *deep = malloc(400);
 
-    bad_config("", "ends in the middle", "empty config.json");
+    bad_config("", "it is empty", "empty config.json");
     bad_config("{\"a\": 1", "ends in the middle", "cut config.json");
     bad_config("{\"a\": 1,\n \"b\": }", "line 2: not JSON", "broken JSON");
+    bad_config(" \n", "not JSON: it is empty", "blanks");
     bad_config("[]", "object is expected", "a list");
     bad_config("\"x\"", "object is expected", "a string");
     bad_config("{} {}", "text after the end", "two objects");
