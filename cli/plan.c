@@ -385,7 +385,7 @@ print_json(struct cli *c, const struct question *q, const moe_planner *p,
             out_text(",\"tiers\":{");
             json_number("device_share", tiers.device_share, 1);
             json_number("device_hits", tiers.device_hits, 0);
-            json_number("recent_hits", tiers.recent_hits, 0);
+            json_number("kept_hits", tiers.kept_hits, 0);
             json_number("host_bytes", floor(tiers.host), 0);
             json_number("disk_bytes", floor(tiers.disk), 0);
             json_number("wait_s", tiers.wait, 0);

@@ -223,9 +223,9 @@ print_remedies(const moe_planner *p, const struct moe_plan_setup *s,
                        tiers.disk > 0 ? "on disk" : "in host memory");
         if (s->skew > 0 || s->trace != NULL)
             out_format(";\n      with the most popular there it has %.0f %% of "
-                       "what a step uses, with\n      those used last, as "
-                       "moe-run does, %.0f %%",
-                       100 * tiers.device_hits, 100 * tiers.recent_hits);
+                       "what a step uses, with\n      those used most of "
+                       "late, as moe-run does, %.0f %%",
+                       100 * tiers.device_hits, 100 * tiers.kept_hits);
         out_format(":\n      a step then waits %s for them and takes about "
                    "%s\n", time_text(tiers.wait, a),
                    time_text(tiers.step, b));

@@ -122,7 +122,7 @@ _moe_run()
     --page-rows)
         return ;;
     --eviction)
-        COMPREPLY=($(compgen -W 'lru none' -- "$cur"))
+        COMPREPLY=($(compgen -W 'lfu lru none' -- "$cur"))
         return ;;
     --plugin-path)
         COMPREPLY=($(compgen -d -- "$cur"))

@@ -72,9 +72,10 @@ const struct moe_option_row moe_option_rows[] = {
     { "memory.page_rows", "int", "--page-rows", "MOE_PAGE_ROWS", "16",
       "1..1024", "Tokens in one page of the key and value cache", "sched",
       0 },
-    { "memory.eviction", "lru|none", "--eviction", "MOE_EVICTION", "lru", "",
-      "Which expert leaves when memory is short; none: refuse to start "
-      "unless all fit",
+    { "memory.eviction", "lfu|lru|none", "--eviction", "MOE_EVICTION", "lfu",
+      "",
+      "Which expert leaves when memory is short: the least frequently used of "
+      "late, or the least recently used; none: refuse to start unless all fit",
       "memory", 0 },
 
     { "plugin.path", "string", "--plugin-path", "MOE_PLUGIN_PATH",

@@ -187,6 +187,8 @@ moe_engine_prepare(const moe_options *o, moe_make_fn make, void *ctx,
                                                 "memory.page_rows");
     setup.kv_dtype = moe_kv_option(e->options);
     setup.min_tier = moe_tier_option(e->options);
+    setup.eviction = strcmp(moe_option_text(e->options, "memory.eviction"),
+                            "lru") == 0 ? MOE_EVICT_LRU : MOE_EVICT_LFU;
     st = moe_runner_open(&setup, &e->runner, err);
     if (st != MOE_OK)
         return st;
@@ -204,7 +206,7 @@ moe_engine_prepare(const moe_options *o, moe_make_fn make, void *ctx,
         return moe_fail(err, MOE_E_OVER_BUDGET, 0,
                         "memory.eviction: none, but only %llu of %llu experts "
                         "fit into %llu bytes (%s); raise memory.budget or use "
-                        "lru",
+                        "lfu",
                         (unsigned long long) e->plan.slots,
                         (unsigned long long) e->plan.experts,
                         (unsigned long long) budget, e->budget_why);

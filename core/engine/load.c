@@ -43,7 +43,7 @@ moe_slabs_create(struct moe_runner *r, struct moe_error *err)
             return st;
         if (g->routed && g->n_slots < g->n_sets) {
             st = moe_residency_open((uint32_t) g->n_sets, g->n_slots,
-                                    &g->residency, err);
+                                    r->s.eviction, &g->residency, err);
             if (st != MOE_OK)
                 return st;
         }

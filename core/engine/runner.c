@@ -262,7 +262,9 @@ moe_explain_table(const struct moe_runner *r, const struct moe_runner_plan *p,
                      "file", "experts", "-", "-", "-",
                      (unsigned long long) (p->experts - p->slots),
                      (unsigned long long) p->experts,
-                     "read when routed to, least recently used out first");
+                     r->s.eviction == MOE_EVICT_LRU
+                         ? "read when routed to, least recently used out first"
+                         : "read when routed to, least used of late out first");
     }
     moe_str_addf(out, "total %llu bytes of %llu\n",
                  (unsigned long long) p->total,

@@ -13,6 +13,7 @@
 
 #include "checkpoint/checkpoint.h"
 #include "memory/ledger.h"
+#include "memory/residency.h"
 #include "model/arch.h"
 #include "plugin/registry.h"
 #include "route/load.h"
@@ -35,6 +36,7 @@ struct moe_runner_setup {
     uint32_t                      page_rows;
     uint32_t                      kv_dtype;   /* MOE_F32.., 0: by the weights */
     uint32_t                      min_tier;
+    enum moe_eviction             eviction;
 };
 
 /* What the plan came to. */

@@ -643,6 +643,9 @@ moe_step_all(struct moe_runner *r, const struct moe_batch *b,
     moe_status             st;
     uint32_t               i, l, max_context = 0, rows = b->rows;
 
+    for (i = 0; i < r->n_groups; i++)
+        if (r->groups[i].residency != NULL)
+            moe_residency_step(r->groups[i].residency);
     for (i = 0; i < b->rows; i++)
         if (b->positions[i] >= max_context)
             max_context = b->positions[i] + 1;

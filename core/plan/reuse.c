@@ -90,7 +90,9 @@ walk(const struct walk *w, struct moe_residency *r, uint32_t near,
     uint32_t E = w->d->n_experts, l, e, hits;
     uint64_t step, reads = 0, found = 0, n[2] = { 0, 0 };
 
-    for (step = 0; step < 2 * w->steps; step++)
+    for (step = 0; step < 2 * w->steps; step++) {
+        if (r != NULL)
+            moe_residency_step(r);
         for (l = 0; l < w->layers; l++) {
             mark(w, step % w->steps, l);
             hits = r != NULL ? visit(w, r, l) : 0;
@@ -102,12 +104,13 @@ walk(const struct walk *w, struct moe_residency *r, uint32_t near,
                 w->uses[l * E + e] += w->used[e];
             }
         }
+    }
     qsort(w->uses, (size_t) w->layers * E, sizeof(*w->uses), by_uses);
     for (e = 0; e < near + far; e++)
         n[e >= near] += w->uses[e];
     out->near = (double) n[0] / (double) reads;
     out->far = (double) n[1] / (double) reads;
-    out->last = (double) found / (double) reads;
+    out->kept = (double) found / (double) reads;
 }
 
 moe_status
@@ -145,7 +148,7 @@ moe_reuse(const struct moe_plan_draw *d, uint32_t layers, uint32_t near,
     if (status == MOE_OK && d->trace == NULL)
         status = moe_draw_routes(d, layers, w.tokens, routes, err);
     if (status == MOE_OK && near > 0)
-        status = moe_residency_open(keys, near, &r, err);
+        status = moe_residency_open(keys, near, MOE_EVICT_LFU, &r, err);
     if (status == MOE_OK)
         walk(&w, r, near, far, out);
     moe_residency_close(r);

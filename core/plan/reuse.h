@@ -3,8 +3,8 @@
  * reuse.h - where a step finds its experts, if some are more popular.
  *
  * A device that has the most popular ones serves more than its share of all;
- * one that keeps those used last, as the engine does, somewhat less than that,
- * and none where a step uses more than have room.
+ * one that keeps those used most of late, as the engine does, about as much:
+ * less while it learns, more where a text has favourites of its own.
  */
 #ifndef MOE_CORE_PLAN_REUSE_H
 #define MOE_CORE_PLAN_REUSE_H
@@ -19,9 +19,9 @@ moe_status moe_draw_routes(const struct moe_plan_draw *d, uint32_t layers,
 
 /* Of the experts that steps use, the parts that are among the `near` most
  * used ones and among the `far` that follow; and what is found in `near` slots
- * if the least recently used expert of all layers leaves. */
+ * that the engine's own rule fills (MOE_EVICT_LFU). */
 struct moe_reuse {
-    double near, far, last;
+    double near, far, kept;
 };
 /*
  * d->batch sequences read the tokens of d->trace, or of routes drawn with

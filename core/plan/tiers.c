@@ -8,7 +8,7 @@
  * finds the same part of its experts on each tier as there is of all; of
  * skewed and recorded ones the most popular are taken to be on the device and
  * the least popular on the disk.  What the engine itself would find there,
- * which keeps those used last, is told beside.
+ * which keeps those used most of late, is told beside.
  */
 #include <moe/plan.h>
 
@@ -38,7 +38,7 @@ find(const moe_planner *p, const struct moe_plan_setup *s,
 
     out->near = near;
     out->far = far;
-    out->last = near;
+    out->kept = near;
     if (s->skew <= 0 && s->trace == NULL)
         return MOE_OK;
     d.n_experts = p->s.n_experts;
@@ -89,7 +89,7 @@ moe_plan_tiers(const moe_planner *p, const struct moe_plan_setup *s,
     if (status != MOE_OK)
         return status;
     t.device_hits = found.near;
-    t.recent_hits = found.last;
+    t.kept_hits = found.kept;
     if (t.host > 0)
         t.wait = found.far * used / s->devices / d->host_rate;
     if (t.disk > 0)

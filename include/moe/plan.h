@@ -318,10 +318,10 @@ struct moe_plan_tiers {
     double   wait;           /* seconds that a step waits for them            */
     double   step;           /* seconds of a step with that                   */
     double   device_hits;    /* of a step's experts, those found there        */
-    double   recent_hits;    /* ... if those used last stay, as the engine has
-                                it; not drawn without skew or trace: equal    */
+    double   kept_hits;      /* ... if those used most of late stay, as with the
+                                engine; not drawn without skew or trace: equal */
 };
-MOE_NO_TAIL(moe_plan_tiers, recent_hits);
+MOE_NO_TAIL(moe_plan_tiers, kept_hits);
 /*
  * r: of moe_plan_run with the same s.  With s->skew or s->trace the experts
  * that are used most are on the device and those used least on the disk.  A

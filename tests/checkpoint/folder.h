@@ -20,14 +20,14 @@
 
 #define UNUSED __attribute__((__unused__))
 
-/* A new empty folder below TMPDIR; its path lives until the next eight. */
+/* A new empty folder below TMPDIR; its path lives until the next sixteen. */
 UNUSED static const char *
 new_dir(void)
 {
-    static char dirs[8][256];
+    static char dirs[16][256];
     static int  i;
     const char *tmp = getenv("TMPDIR");
-    char       *d = dirs[i++ % 8];
+    char       *d = dirs[i++ % 16];
 
     snprintf(d, sizeof(dirs[0]), "%s/moe-test-XXXXXX",
              tmp != NULL && tmp[0] != '\0' ? tmp : "/tmp");

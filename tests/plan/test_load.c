@@ -262,10 +262,11 @@ static double
 plain_reuse(const uint8_t *ids, uint32_t batch, uint32_t slots)
 {
     uint32_t lies[LAYERS * MANY] = { 0 }; /* when it was used; 0: nowhere */
+    double   often[LAYERS * MANY] = { 0 }, use = 1;
     uint32_t clock = 0, have = 0, step, l, e, b, i, x, steps = TOKENS / batch;
     double   reads = 0, hits = 0;
 
-    for (step = 0; step < 2 * steps; step++)
+    for (step = 0; step < 2 * steps; step++, use *= exp2(1.0 / 32))
         for (l = 0; l < LAYERS; l++) {
             int      used[MANY] = { 0 }, held[LAYERS * MANY] = { 0 };
             uint32_t missed[MANY], n = 0;
@@ -283,6 +284,7 @@ plain_reuse(const uint8_t *ids, uint32_t batch, uint32_t slots)
                     continue;
                 }
                 hits += step >= steps;
+                often[l * MANY + e] += use;
                 lies[l * MANY + e] = ++clock;
                 held[l * MANY + e] = 1;
             }
@@ -292,7 +294,9 @@ plain_reuse(const uint8_t *ids, uint32_t batch, uint32_t slots)
 
                     for (e = 0; e < LAYERS * MANY; e++)
                         if (lies[e] != 0 && !held[e]
-                            && (old == LAYERS * MANY || lies[e] < lies[old]))
+                            && (old == LAYERS * MANY || often[e] < often[old]
+                                || (often[e] <= often[old]
+                                    && lies[e] > lies[old])))
                             old = e;
                     if (old < LAYERS * MANY) {
                         lies[old] = 0;
@@ -301,6 +305,7 @@ plain_reuse(const uint8_t *ids, uint32_t batch, uint32_t slots)
                         memset(held, 0, sizeof(held)); /* a second pass */
                     }
                 }
+                often[missed[i]] += use;
                 lies[missed[i]] = ++clock;
                 held[missed[i]] = 1;
                 have++;
@@ -338,10 +343,10 @@ test_reuse(void)
 
             d.batch = batch;
             ok(moe_reuse(&d, LAYERS, slots[i], 0, &r, &err) == MOE_OK
-                   && near(r.last, want, 1e-12) && near(r.near, top, 1e-12)
+                   && near(r.kept, want, 1e-12) && near(r.near, top, 1e-12)
                    && r.far == 0,
-               "batch %u, %u slots: %.4f of the last, %.4f of the most used; "
-               "plainly %.4f, %.4f", batch, slots[i], r.last, r.near, want,
+               "batch %u, %u slots: %.4f kept, %.4f of the most used; "
+               "plainly %.4f, %.4f", batch, slots[i], r.kept, r.near, want,
                top);
         }
     d.batch = 2;
@@ -350,7 +355,7 @@ test_reuse(void)
            && near(r.far, plain_top(ids, 2, 7, 20), 1e-12),
        "two tiers: %.3f and %.3f", r.near, r.far);
     ok(moe_reuse(&d, LAYERS, 0, 20, &s, &err) == MOE_OK && s.near == 0
-           && s.last == 0 && near(s.far, r.near + r.far, 1e-12),
+           && s.kept == 0 && near(s.far, r.near + r.far, 1e-12),
        "none in the first");
     /* drawn routes are a trace that is not kept */
     n = (1u << 20) / (4 * 4);
@@ -367,13 +372,13 @@ test_reuse(void)
     d.trace_step = 4;
     d.trace_rows = n * 4;
     ok(moe_reuse(&d, 4, 64, 0, &s, &err) == MOE_OK && s.near == r.near
-           && s.last == r.last && r.last > 0.35 && r.near > r.last,
-       "a quarter of the popular: %.3f, %.3f of the last", r.near, r.last);
+           && s.kept == r.kept && r.kept > 0.35 && r.near > r.kept,
+       "a quarter of the popular: %.3f, %.3f kept", r.near, r.kept);
     d.trace = NULL;
     d.skew = 0.001;
-    ok(moe_reuse(&d, 4, 128, 0, &r, &err) == MOE_OK && near(r.last, 0.5, 0.06)
+    ok(moe_reuse(&d, 4, 128, 0, &r, &err) == MOE_OK && near(r.kept, 0.5, 0.06)
            && near(r.near, 0.5, 0.06),
-       "half of them, all alike: %.3f, %.3f", r.near, r.last);
+       "half of them, all alike: %.3f, %.3f", r.near, r.kept);
     free(routes);
     free(copy);
 }
