@@ -100,7 +100,7 @@ moe_heap_remove(struct moe_residency *r, uint32_t s)
     }
 }
 
-/* ----------------------------------------------------------------- tables -- */
+/* ---------------------------------------------------------------- tables -- */
 
 uint64_t
 moe_residency_bytes(uint64_t keys, uint64_t slots)

@@ -318,8 +318,8 @@ struct moe_plan_tiers {
     double   wait;           /* seconds that a step waits for them            */
     double   step;           /* seconds of a step with that                   */
     double   device_hits;    /* of a step's experts, those found there        */
-    double   kept_hits;      /* ... if those used most of late stay, as with the
-                                engine; not drawn without skew or trace: equal */
+    double   kept_hits;      /* ... if those used most of late stay, as the
+                                engine has it; without skew or trace: equal   */
 };
 MOE_NO_TAIL(moe_plan_tiers, kept_hits);
 /*

@@ -138,7 +138,8 @@ main(void)
     moe_residency_close(r);
 
     /* against the definition */
-    ok(moe_residency_open(KEYS, SLOTS, MOE_EVICT_LRU, &r, &err) == MOE_OK, "open");
+    ok(moe_residency_open(KEYS, SLOTS, MOE_EVICT_LRU, &r, &err) == MOE_OK,
+       "open");
     for (i = 0; i < SLOTS; i++) {
         key_in[i] = UINT32_MAX;
         age[i] = 0;
